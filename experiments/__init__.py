@@ -1,0 +1,1 @@
+"""Experiments with fda_tf: the command line, its tasks and its results."""

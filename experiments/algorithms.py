@@ -1,0 +1,117 @@
+"""The algorithms: each is a choice of when and how to synchronise.
+
+`ALGORITHMS` is the only table; the command line, RUN_ID and the tests read it.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+import fda_tf
+from experiments import tasks
+
+Optimizer = keras.optimizers.Optimizer
+# Of one run: an `experiments.config.Settings`, which is made by this table.
+Settings = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """An algorithm as the library takes it.
+
+    Attributes:
+        sync: when to synchronise.
+        server: how the average is applied.
+        optimizer: () -> the workers' optimizer.
+    """
+
+    sync: object
+    server: object
+    optimizer: Callable[[], Optimizer]
+
+
+@dataclasses.dataclass(frozen=True)
+class Algorithm:
+    """A row of the table.
+
+    Attributes:
+        sync: settings -> when to synchronise.
+        uses: the settings that it reads, with their defaults; None stands for
+            the task's.
+        server: settings -> how the average is applied.
+        optimizer: learning rate -> local optimizer; None: the task's Adam.
+    """
+
+    sync: Callable[[Settings], object]
+    uses: Mapping[str, object]
+    server: Callable[[Settings], object] = lambda s: fda_tf.Average()
+    optimizer: Callable[[float], Optimizer] | None = None
+
+    def parts(self, settings: Settings) -> Parts:
+        """Makes the parts; optimizers have slots, so each run has its own."""
+        task = tasks.TASKS[settings.task]
+        return Parts(
+            sync=self.sync(settings),
+            server=self.server(settings),
+            optimizer=functools.partial(
+                self.optimizer or task.adam, settings.learning_rate
+            ),
+        )
+
+
+def _fda(monitor: str) -> Algorithm:
+    return Algorithm(
+        lambda s: fda_tf.VarianceThreshold(s.theta, monitor), {"theta": None}
+    )
+
+
+def _sketch(s: Settings) -> object:
+    monitor = fda_tf.SketchMonitor(s.sketch_depth, s.sketch_width, s.seed)
+    return fda_tf.VarianceThreshold(s.theta, monitor)
+
+
+def _each_epochs(s: Settings) -> object:
+    return fda_tf.Every(epochs=s.local_epochs)
+
+
+def _fedopt(
+    optimizer: Callable[[float], Optimizer],
+    server_rate: float,
+    local_rate: float,
+) -> Algorithm:
+    """Local SGD for some epochs, then an optimizer on the pseudo-gradient."""
+    return Algorithm(
+        _each_epochs,
+        {
+            "local_epochs": 1,
+            "server_learning_rate": server_rate,
+            "learning_rate": local_rate,
+        },
+        lambda s: fda_tf.ServerOptimizer(optimizer(s.server_learning_rate)),
+        keras.optimizers.SGD,
+    )
+
+
+ALGORITHMS = {
+    "synchronous": Algorithm(lambda s: fda_tf.EveryStep(), {}),
+    "naive": _fda("naive"),
+    "linear": _fda("linear"),
+    "sketch": Algorithm(
+        _sketch, {"theta": None, "sketch_depth": 5, "sketch_width": 250}
+    ),
+    "max": _fda("max"),
+    "exact": _fda("exact"),
+    "local_sgd": Algorithm(
+        lambda s: fda_tf.Every(steps=s.interval), {"interval": 10}
+    ),
+    "fedavg": Algorithm(_each_epochs, {"local_epochs": 1}),
+    # The rates are the paper's, section 4.1; it has no FedYogi: FedAdam's.
+    "fedavgm": _fedopt(
+        functools.partial(keras.optimizers.SGD, momentum=0.9), 0.316, 0.0316
+    ),
+    "fedadam": _fedopt(keras.optimizers.Adam, 1e-3, 0.01),
+    "fedyogi": _fedopt(fda_tf.Yogi, 1e-3, 0.01),
+}

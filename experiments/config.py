@@ -1,0 +1,166 @@
+"""From flags to runs: their settings, checked, and their names.
+
+`plan` turns the values of the flags into one `Settings` per algorithm, and
+says which of the flags none of them reads.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+
+from experiments.algorithms import ALGORITHMS
+from experiments.tasks import TASKS
+
+BACKENDS = ("simulated", "cluster")
+SAMPLINGS = ("passes", "independent")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Everything that makes a run what it is; None where it is not used."""
+
+    task: str
+    algorithm: str
+    workers: int
+    split: str
+    batch_size: int
+    sampling: str
+    epochs: int
+    steps: int | None
+    target_accuracy: float
+    stop: bool
+    seed: int
+    backend: str
+    learning_rate: float
+    theta: float | None = None
+    sketch_depth: int | None = None
+    sketch_width: int | None = None
+    interval: int | None = None
+    local_epochs: int | None = None
+    server_learning_rate: float | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder: readable, different for all settings."""
+        fields = [self.task, self.algorithm]
+        fields += [
+            f"{short}{_short(getattr(self, name))}"
+            for name, short in _SHORT.items()
+            if getattr(self, name) is not None
+        ]
+        fields.append("to" if self.stop else "nostop")
+        fields[-1] += repr(self.target_accuracy)
+        return "-".join([*fields, f"seed{self.seed}", self.backend])
+
+
+# What RUN_ID calls each setting, in its order.
+_SHORT = {
+    "theta": "theta",
+    "sketch_depth": "depth",
+    "sketch_width": "width",
+    "interval": "every",
+    "local_epochs": "local",
+    "server_learning_rate": "server",
+    "learning_rate": "lr",
+    "workers": "K",
+    "split": "",
+    "batch_size": "b",
+    "sampling": "",
+    "epochs": "e",
+    "steps": "max",
+}
+
+
+def _short(value: object) -> str:
+    """A value in a file name; repr keeps theta 1.25 and 12.5 apart."""
+    text = value if isinstance(value, str) else repr(value)
+    text = re.sub(r"^([a-z]+):", r"\1", text)  # sorted:0.6 -> sorted0.6
+    return re.sub(r"[^\w.,+]", lambda m: f"%{ord(m[0]):02x}", text)
+
+
+# The flags that only some algorithms read.
+SPECIAL = sorted({n for a in ALGORITHMS.values() for n in a.uses})
+SPECIAL.remove("learning_rate")
+
+
+def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
+    """One `Settings` per algorithm of the list, checked.
+
+    Args:
+        flags: name -> value; None where the task or algorithm decides.
+
+    Returns:
+        (settings, names of the flags given that no algorithm uses).
+
+    Raises:
+        ValueError: an unknown name or a value out of its range.
+
+    Example:
+        >>> flags = {"task": "lenet5_mnist", "algorithm": ["linear"],
+        ...          "workers": 5, "split": "iid", "sampling": "passes",
+        ...          "stop": True, "seed": 0, "backend": "simulated",
+        ...          "interval": 3}
+        >>> runs, unused = plan(flags)
+        >>> runs[0].theta, unused
+        (1.5, ['interval'])
+    """
+    known("--task", flags["task"], TASKS)
+    if not flags["algorithm"]:
+        raise ValueError(
+            f"--algorithm is empty; choose from {', '.join(ALGORITHMS)}"
+        )
+    for name in flags["algorithm"]:
+        known("--algorithm", name, ALGORITHMS)
+    known("--sampling", flags["sampling"], SAMPLINGS)
+    known("--backend", flags["backend"], BACKENDS)
+    _check_numbers(flags)
+    chosen = dict.fromkeys(flags["algorithm"])  # each once, in order
+    used = {field for name in chosen for field in ALGORITHMS[name].uses}
+    unused = [n for n in SPECIAL if flags.get(n) is not None and n not in used]
+    return [_settings(name, flags) for name in chosen], unused
+
+
+def _settings(name: str, flags: Mapping[str, object]) -> Settings:
+    algorithm, task = ALGORITHMS[name], TASKS[flags["task"]]
+    values = {"algorithm": name}
+    for field in dataclasses.fields(Settings):
+        if field.name in SPECIAL and field.name not in algorithm.uses:
+            continue
+        value = flags.get(field.name)
+        if value is None:
+            value = algorithm.uses.get(field.name)
+        if value is None:
+            value = getattr(task, field.name, None)
+        values.setdefault(field.name, value)
+    return Settings(**values)
+
+
+def known(what: str, name: str, names: Mapping | tuple) -> None:
+    """Raises a ValueError that lists the known names, unless it is one."""
+    if name not in names:
+        raise ValueError(f"{what}={name} is unknown; known: {', '.join(names)}")
+
+
+def _check_numbers(flags: Mapping[str, object]) -> None:
+    """Refuses numbers out of range; NaN fails every comparison."""
+    for name, wanted, accepts in _RANGES:
+        value = flags.get(name)
+        if value is not None and not accepts(value):
+            raise ValueError(f"--{name} must be {wanted}, got {value}")
+
+
+_WHOLE = ("a whole number of at least 1", lambda v: v >= 1)
+_RATE = ("a number above 0", lambda v: 0 < v < math.inf)
+_RANGES = (
+    ("theta", "a number of at least 0", lambda v: v >= 0),
+    ("target_accuracy", "between 0 and 1", lambda v: 0 < v < 1),
+    ("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
+    ("sketch_depth", "odd and at least 1", lambda v: v >= 1 and v % 2),
+    ("sketch_width", "a whole number of at least 2", lambda v: v >= 2),
+    ("learning_rate", *_RATE),
+    ("server_learning_rate", *_RATE),
+    *((name, *_WHOLE) for name in (
+        "workers", "epochs", "steps", "batch_size", "interval", "local_epochs",
+    )),
+)  # fmt: skip

@@ -1,0 +1,210 @@
+"""The files of a run, and the summary of many.
+
+RESULTS_DIR/RUN_ID/ has config.json and metrics.csv from the start (a row per
+evaluation, written at once, so that a run that is stopped leaves what it
+measured), syncs.csv and summary.json at the end.
+"""
+
+import contextlib
+import csv
+import json
+import math
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from experiments import provenance
+
+METRICS = (
+    "step", "epoch", "syncs", "checks", "state_bytes", "model_bytes",
+    "paper_state_bytes", "paper_model_bytes", "eval_bytes", "wire_bytes",
+    "test_loss", "test_accuracy", "variance", "theta", "seconds",
+)  # fmt: skip
+SYNCS = ("step", "interval", "cause", "estimate", "exact")
+SUMMARY = (
+    "reached", "steps_to_target", "syncs_to_target", "bytes_to_target",
+    "wire_bytes_to_target", "best_accuracy", "steps", "syncs", "checks",
+    "total_bytes", "worker_steps_per_second", "peak_rss_bytes", "seconds",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Writes the files of one run; a context manager.
+
+    Args:
+        results_dir: the folder that has a folder for each run.
+        run_id: name of this one's; what a run of the same name left is
+            replaced.
+        config: what config.json says, JSON types.
+    """
+
+    def __init__(
+        self, results_dir: str, run_id: str, config: Mapping[str, object]
+    ):
+        self.path = pathlib.Path(results_dir) / run_id
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "summary.json").unlink(missing_ok=True)
+        write_json(self.path / "config.json", config)
+        write_csv(self.path / "syncs.csv", SYNCS, ())
+        self._file = open(self.path / "metrics.csv", "w", newline="")
+        self._metrics = csv.DictWriter(
+            self._file, METRICS, extrasaction="ignore"
+        )
+        self._metrics.writeheader()
+        self._file.flush()
+
+    def evaluation(self, row: Mapping[str, object]) -> None:
+        """Adds one of the library's evaluation rows to metrics.csv."""
+        self._metrics.writerow(with_test_names(row))
+        self._file.flush()
+
+    def finish(
+        self,
+        syncs: Sequence[Mapping[str, object]],
+        summary: Mapping[str, object],
+    ) -> None:
+        """Writes syncs.csv and, last, summary.json: its being there is done."""
+        write_csv(self.path / "syncs.csv", SYNCS, syncs)
+        write_json(self.path / "summary.json", summary)
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+
+class NoFolder(contextlib.nullcontext):
+    """Takes what a `RunFolder` takes and writes nothing."""
+
+    def __enter__(self) -> "NoFolder":
+        return self
+
+    def evaluation(self, row: Mapping[str, object]) -> None:
+        """Does nothing."""
+
+    def finish(self, syncs: Sequence, summary: Mapping[str, object]) -> None:
+        """Does nothing."""
+
+
+def with_test_names(row: Mapping[str, object]) -> dict[str, object]:
+    """The library's row with val_* called test_*: here it is the test set."""
+    return {k.replace("val_", "test_", 1): v for k, v in row.items()}
+
+
+def passes(row: Mapping[str, object], target: float) -> bool:
+    """Whether test accuracy is above the target, in Keras' precision.
+
+    Example:
+        >>> passes({"val_accuracy": float(np.float32(0.98))}, 0.98)
+        False
+    """
+    return bool(np.float32(row["val_accuracy"]) > np.float32(target))
+
+
+def first_above(
+    rows: Sequence[Mapping[str, object]], target: float
+) -> Mapping[str, object] | None:
+    """The first evaluation with a test accuracy above the target, or None.
+
+    Example:
+        >>> rows = [{"val_accuracy": 0.5}, {"val_accuracy": 0.75}]
+        >>> first_above(rows, 0.5), first_above(rows, 0.75)
+        ({'val_accuracy': 0.75}, None)
+    """
+    return next((row for row in rows if passes(row, target)), None)
+
+
+def paper_bytes(row: Mapping[str, object]) -> int:
+    """State and model bytes as the paper counts them."""
+    return int(row["paper_state_bytes"]) + int(row["paper_model_bytes"])
+
+
+def summarise(
+    rows: Sequence[Mapping[str, object]],
+    target: float,
+    *,
+    worker_steps_per_second: float,
+    seconds: float,
+) -> dict[str, object]:
+    """What summary.json says.
+
+    Syncs are completed ones, without the last, which ends training; bytes are
+    the paper's, those of `wire_bytes_to_target` what really crosses the wire.
+    All counts are of all workers, and without those of the last sync.
+
+    Args:
+        rows: the library's rows, one per evaluation, at least one.
+        target: test accuracy.
+        worker_steps_per_second: without compilation and evaluation.
+        seconds: of the run, with everything.
+    """
+    hit, last = first_above(rows, target), rows[-1]
+    values = (
+        hit is not None,
+        *(hit and (hit["step"], hit["syncs"], paper_bytes(hit),
+                   hit["wire_bytes"]) or (None,) * 4),
+        max(row["val_accuracy"] for row in rows),
+        last["step"], last["syncs"], last["checks"], paper_bytes(last),
+        worker_steps_per_second, provenance.peak_rss_bytes(), seconds,
+    )  # fmt: skip
+    return dict(zip(SUMMARY, values, strict=True))
+
+
+def check_writable(folder: str) -> None:
+    """Raises a ValueError unless files can be written in the folder."""
+    probe = pathlib.Path(folder) / f".writable-{os.getpid()}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"--results_dir={folder} cannot be written to "
+            f"({error.strerror}); give a folder that you may write to"
+        ) from error
+
+
+def write_json(path: pathlib.Path, value: Mapping[str, object]) -> None:
+    """Writes strict JSON, whole or not at all; NaN is null, infinity "inf"."""
+    partial = path.with_suffix(".partial")
+    text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    partial.write_text(text + "\n")
+    os.replace(partial, path)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    value = value.item() if hasattr(value, "item") else value  # NumPy scalars
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
+def write_csv(
+    path: pathlib.Path,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, object]],
+) -> None:
+    """Writes the columns of the rows."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_metrics(folder: pathlib.Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv, as numbers; none if there is no file."""
+    try:
+        with open(folder / "metrics.csv", newline="") as file:
+            return [
+                {k: float(v or "nan") for k, v in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except FileNotFoundError:
+        return []

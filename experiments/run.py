@@ -1,0 +1,174 @@
+"""Trains a model on workers that rarely talk, and shows what that saves.
+
+Without flags: LeNet-5 on 5,000 MNIST images, on 5 simulated workers, by
+synchronous training and by Federated Dynamic Averaging with the linear and
+the sketch monitor, to the same test accuracy. It takes about a minute.
+
+Each run writes RESULTS_DIR/RUN_ID/ with config.json, metrics.csv, syncs.csv
+and summary.json. Ctrl-C leaves there what was measured until then.
+
+  python -m experiments.run
+  python -m experiments.run --task=lenet5_mnist --algorithm=sketch --theta=2
+  python -m experiments.run --backend=cluster --workers=4
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from absl import app, flags, logging
+
+flags.DEFINE_string(
+    "task",
+    "lenet5_mnist5000",
+    "Model and data: lenet5_mnist5000 (the data ships with the project), "
+    "lenet5_mnist or vgg16star_mnist.",
+)
+flags.DEFINE_list(
+    "algorithm",
+    "synchronous,linear,sketch",
+    "One or more, by commas, trained in turn: synchronous, naive, linear, "
+    "sketch, max, exact (FDA by that monitor), local_sgd, fedavg, fedavgm, "
+    "fedadam, fedyogi.",
+)
+flags.DEFINE_float(
+    "theta",
+    None,
+    "FDA: synchronise when the estimated model variance exceeds this (squared "
+    "norm of weights, 0 or more; default: the task's, 1.5 for LeNet-5, 50 for "
+    "VGG16*).",
+)
+flags.DEFINE_integer("workers", 5, "K, 1 or more.")
+flags.DEFINE_string(
+    "split",
+    "iid",
+    "Who has which data: iid, sorted:FRACTION, label:LABEL[,LABEL], "
+    "dirichlet:ALPHA, shards:PER_WORKER or natural.",
+)
+flags.DEFINE_integer(
+    "epochs",
+    None,
+    "Passes over all training data at most (default: the task's, 60 for "
+    "LeNet-5, 100 for VGG16*); the model is evaluated after each.",
+)
+flags.DEFINE_integer(
+    "steps", None, "Steps at most, if that is fewer; all workers do one each."
+)
+flags.DEFINE_float(
+    "target_accuracy",
+    None,
+    "Test accuracy to pass, between 0 and 1 (default: the task's, .95, .98 "
+    "and .994).",
+)
+flags.DEFINE_boolean("stop", True, "End a run when it passes the target.")
+flags.DEFINE_integer("seed", 0, "Of the weights, the order of data, the split.")
+flags.DEFINE_integer(
+    "batch_size", None, "Samples per worker and step (default: 32)."
+)
+flags.DEFINE_enum(
+    "sampling",
+    "passes",
+    ["passes", "independent"],
+    "Batches: shuffled passes over a worker's data, or independent draws as "
+    "in the paper's simulator.",
+)
+flags.DEFINE_float(
+    "learning_rate",
+    None,
+    "Of the workers' optimizer (default: Adam .001; fedavgm SGD .0316; "
+    "fedadam, fedyogi SGD .01).",
+)
+flags.DEFINE_float(
+    "server_learning_rate",
+    None,
+    "fedavgm, fedadam, fedyogi: of the server's optimizer (default: .316, "
+    ".001, .001).",
+)
+flags.DEFINE_integer(
+    "interval", None, "local_sgd: steps between synchronisations (default: 10)."
+)
+flags.DEFINE_integer(
+    "local_epochs",
+    None,
+    "fedavg, fedavgm, fedadam, fedyogi: epochs between synchronisations "
+    "(default: 1).",
+)
+flags.DEFINE_integer(
+    "sketch_depth", None, "sketch: rows, an odd number (default: 5)."
+)
+flags.DEFINE_integer(
+    "sketch_width", None, "sketch: numbers in a row, 2 or more (default: 250)."
+)
+flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Folder with NAME.npz of the data set (default: what ships with the "
+    "project, then the caches of TFDS and Keras, then a download).",
+)
+flags.DEFINE_string("results_dir", "results", "Folder for a folder per run.")
+flags.DEFINE_string(
+    "summary",
+    None,
+    "CSV that gets a row per finished run; runs that have one are left out.",
+)
+flags.DEFINE_boolean(
+    "overwrite", False, "Run also what --summary has, and replace its row."
+)
+flags.DEFINE_enum(
+    "backend", "simulated", ["simulated", "cluster"],
+    "All workers in this process, or each in one of its own: started here, or "
+    "by you with TF_CONFIG set.",
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Drops what C++ code writes to stderr, unless an exception follows.
+
+    TensorFlow 2.21 writes a screenful when it is imported, whatever
+    TF_CPP_MIN_LOG_LEVEL says.
+    """
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            sink.seek(0)
+            os.write(stderr, sink.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def main(argv: list[str]) -> int:
+    """Runs; says in one line what the user can mend. Returns the exit code."""
+    if len(argv) > 1:
+        raise app.UsageError(f"These are no flags: {' '.join(argv[1:])}")
+    own = flags.FLAGS.get_flags_for_module(sys.modules[__name__])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow takes seconds to import: --helpshort and typing errors in the
+    # flags' names do not wait for it.
+    with _silent_stderr():
+        from experiments import runner
+
+    command = [sys.executable, "-m", "experiments.run"]
+    command += [flag.serialize() for flag in own if flag.value is not None]
+    try:
+        return runner.main({flag.name: flag.value for flag in own}, command)
+    except (ValueError, FloatingPointError) as error:
+        logging.debug("Where this was found:", exc_info=True)  # --verbosity=1
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        folder = flags.FLAGS.results_dir
+        print(f"Stopped; what was measured is in {folder}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,188 @@
+"""Does what the flags ask for: checks, data, training, files, the table."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+import fda_tf
+import fda_tf.launch
+from experiments import (
+    config,
+    datasets,
+    provenance,
+    results,
+    show,
+    summary,
+    table,
+)
+from experiments.algorithms import ALGORITHMS
+from experiments.config import Settings
+from experiments.tasks import TASKS
+
+
+def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
+    """Trains every algorithm of the list, one after another.
+
+    Args:
+        flags: name -> value, as the command line gave them.
+        command: this very command, for the workers of a cluster.
+
+    Returns:
+        The exit code: 0, or that of the first worker that failed.
+
+    Raises:
+        ValueError: for what is wrong with flags or data, before any training.
+    """
+    runs, unused = config.plan(flags)
+    replicas = _home(flags["backend"])
+    starts_cluster = flags["backend"] == "cluster" and replicas is None
+    if replicas is None:
+        for name in unused:
+            logging.warning("--%s is dropped: no algorithm here uses it", name)
+    elif replicas.count != flags["workers"]:
+        raise ValueError(
+            f"--workers={flags['workers']}, but the cluster has "
+            f"{replicas.count}; let them agree"
+        )
+    results.check_writable(flags["results_dir"])
+    done = summary.read(flags["summary"])
+    # Workers must agree on what to run, and not all may see the file: only
+    # who starts them leaves runs out.
+    skips = {} if flags["overwrite"] or replicas else done
+    todo = [run for run in runs if run.run_id not in skips]
+    job = _Job(flags, replicas)
+    if todo and starts_cluster:
+        names = ",".join(run.algorithm for run in todo)
+        return fda_tf.launch.launch(
+            [*command, f"--algorithm={names}"], workers=flags["workers"]
+        )
+    finished = {run.run_id: done[run.run_id] for run in runs if run not in todo}
+    with show.progress(todo, job.chief) as progress:
+        for run in todo:
+            finished[run.run_id] = job.train(run, progress)
+    if job.chief:
+        table.report(
+            [(run, finished[run.run_id]) for run in runs], flags["results_dir"]
+        )
+    return 0
+
+
+def steps_at_most(settings: Settings, samples: int) -> int:
+    """In-parallel steps: those of all epochs, or --steps if that is fewer.
+
+    Epoch e ends after step ceil(e n / (B K)).
+
+    Args:
+        settings: of the run.
+        samples: n, training samples of all workers together.
+    """
+    together = settings.batch_size * settings.workers
+    steps = -(-settings.epochs * samples // together)
+    return min(steps, settings.steps or steps)
+
+
+def _home(backend: str) -> Any:
+    """Sets TensorFlow up; returns replicas if this is a cluster's worker."""
+    # Each run traces its own loop, which TensorFlow takes for an accident.
+    tf.get_logger().setLevel("ERROR")
+    if backend == "cluster":
+        several = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+        # connect() has to come before any other call of TensorFlow.
+        if "TF_CONFIG" in os.environ or several:
+            return fda_tf.connect()
+        return None
+    try:
+        # Each core has a worker of its own (see fda_tf.simulation), which is
+        # faster than all cores on one: 680 steps of LeNet-5 a second on two
+        # cores, against 490 with XLA's threads.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    except RuntimeError:
+        logging.info("TensorFlow is running already: its threads stay.")
+    return None
+
+
+class _Job:
+    """The data of all runs, cut in pieces, and where they are trained."""
+
+    def __init__(self, flags: Mapping[str, Any], replicas: Any):
+        self.flags, self.replicas = flags, replicas
+        self.chief = replicas is None or replicas.is_chief
+        self.task = TASKS[flags["task"]]
+        data = datasets.load(
+            self.task.dataset, flags["data_dir"], self.task.classes
+        )
+        x, y = self.task.scaled(data.x_train), data.y_train
+        self.test = self.task.scaled(data.x_test), data.y_test
+        pieces = fda_tf.partition.split(
+            flags["split"], y, flags["workers"], flags["seed"], data.clients
+        )
+        self.shards = [(x[piece], y[piece]) for piece in pieces]
+        self.samples = len(y)
+
+    def train(self, settings: Settings, progress: show.Progress) -> dict:
+        """Trains one run, writes its files, returns its summary."""
+        parts = ALGORITHMS[settings.algorithm].parts(settings)
+        limit = steps_at_most(settings, self.samples)
+        progress.start(settings, limit)
+        with self._folder(settings) as folder:
+
+            def on_evaluation(row):
+                folder.evaluation(row)
+                progress.update(row)
+                hit = results.passes(row, settings.target_accuracy)
+                return settings.stop and hit
+
+            history = self._run(
+                settings,
+                parts.optimizer,
+                steps=limit,
+                sync=parts.sync,
+                server=parts.server,
+                batch_size=settings.batch_size,
+                sampling=settings.sampling,
+                seed=settings.seed,
+                validation_data=self.test,
+                on_evaluation=on_evaluation,
+                on_progress=progress.update,
+            )
+            values = results.summarise(
+                history.rows,
+                settings.target_accuracy,
+                worker_steps_per_second=history.worker_steps_per_second,
+                seconds=history.seconds,
+            )
+            folder.finish(history.syncs, values)
+        if self.chief and self.flags["summary"]:
+            summary.append(self.flags["summary"], settings, values)
+        progress.finish(values)
+        return values
+
+    def _run(self, settings: Settings, optimizer: Any, **options: Any) -> Any:
+        def build():
+            return self.task.build(settings.seed, optimizer)
+
+        if self.replicas is None:
+            return fda_tf.simulate(build, self.shards, **options)
+        shard = self.shards[self.replicas.index]
+        return fda_tf.train(build(), shard, replicas=self.replicas, **options)
+
+    def _folder(self, settings: Settings) -> results.RunFolder:
+        """The run's files; workers other than the chief write none."""
+        if not self.chief:
+            return results.NoFolder()
+        return results.RunFolder(
+            self.flags["results_dir"],
+            settings.run_id,
+            {
+                **self.flags,
+                **dataclasses.asdict(settings),
+                "run_id": settings.run_id,
+                "train_samples": self.samples,
+                "test_samples": len(self.test[0]),
+                **provenance.about(),
+            },
+        )

@@ -1,0 +1,168 @@
+"""What a person sees while training: a line and a bar per run.
+
+On a terminal they are drawn again and again; elsewhere (a file, a cluster's
+log) there is a plain line now and then.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box, console, live, progress_bar, table
+
+from experiments import results
+from experiments.config import Settings
+
+PLAIN_SECONDS = 5.0  # between two plain lines
+
+
+class Progress:
+    """Says nothing: for the workers of a cluster that are not its chief."""
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+    def start(self, settings: Settings, steps: int) -> None:
+        """A run begins; it takes so many steps at most."""
+
+    def update(self, row: Mapping[str, Any]) -> None:
+        """The library's row of an evaluation or of progress."""
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """The run is over."""
+
+
+class PlainProgress(Progress):
+    """A line when a run begins, when it ends, and now and then between."""
+
+    def __init__(self, screen: console.Console):
+        self._screen, self._name, self._next = screen, "", 0.0
+        self._row: dict[str, Any] = {}
+
+    def start(self, settings, steps):
+        self._name, self._row = settings.algorithm, {}
+        self._next = time.monotonic() + PLAIN_SECONDS
+        self._say(f"up to {steps} steps; the first are compiled now")
+
+    def update(self, row):
+        self._row |= row
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + PLAIN_SECONDS
+            self._say(self._state())
+
+    def finish(self, summary):
+        ends = "reached the target" if summary["reached"] else "ended"
+        self._say(f"{ends} after {summary['seconds']:.0f} s; {self._state()}")
+
+    def _state(self) -> str:
+        cells = zip(_HEADINGS, _cells(self._row), strict=True)
+        return ", ".join(f"{name} {cell}" for name, cell in cells if cell)
+
+    def _say(self, text: str) -> None:
+        line = f"{self._name}: {text}"
+        self._screen.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+class LiveProgress(Progress):
+    """A table that is drawn again and again: a line and a bar per run."""
+
+    def __init__(self, screen: console.Console, runs: Sequence[Settings]):
+        self._runs = runs
+        self._rows: list[dict[str, Any]] = [{} for _ in runs]
+        self._bars = [
+            progress_bar.ProgressBar(
+                total=1,
+                width=12,
+                complete_style="blue",
+                finished_style="green",
+            )
+            for _ in runs
+        ]
+        self._now = -1
+        self._live = live.Live(
+            get_renderable=self._draw, console=screen, refresh_per_second=8
+        )
+
+    def __enter__(self):
+        self._live.start()
+        return self
+
+    def __exit__(self, *_):
+        self._live.stop()
+
+    def start(self, settings, steps):
+        self._now += 1
+        self._bars[self._now].update(0, steps)
+
+    def update(self, row):
+        self._rows[self._now] |= row
+        self._bars[self._now].update(row["step"])
+
+    def finish(self, summary):
+        bar = self._bars[self._now]
+        bar.update(bar.total)
+
+    def _draw(self) -> table.Table:
+        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        shown.add_column("algorithm", no_wrap=True)
+        shown.add_column("")
+        for heading in _HEADINGS:
+            shown.add_column(heading, justify="right", no_wrap=True)
+        for i, run in enumerate(self._runs):
+            cells = _cells(self._rows[i])
+            if i == self._now and not self._rows[i]:
+                cells[0] = "compiling"
+            shown.add_row(run.algorithm, self._bars[i], *cells)
+        return shown
+
+
+_HEADINGS = ("step", "accuracy", "variance / theta", "syncs", "sent")
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of the library under `_HEADINGS`; empty where nothing is known."""
+    if not row:
+        return [""] * len(_HEADINGS)
+    accuracy = row.get("val_accuracy")
+    return [
+        str(row["step"]),
+        "" if accuracy is None else f"{accuracy:.4f}",
+        ""
+        if math.isnan(row["variance"])
+        else f"{row['variance']:.2f} / {row['theta']:g}",
+        str(row["syncs"]),
+        readable_bytes(results.paper_bytes(row)),
+    ]
+
+
+def progress(runs: Sequence[Settings], chief: bool) -> Progress:
+    """The view that fits: none, plain lines, or a live table.
+
+    Args:
+        runs: those that will be trained, in order.
+        chief: whether this process is the one that speaks.
+    """
+    if not chief or not runs:
+        return Progress()
+    screen = console.Console()
+    if screen.is_terminal:
+        return LiveProgress(screen, runs)
+    return PlainProgress(screen)
+
+
+def readable_bytes(count: float) -> str:
+    """A number of bytes with three digits and a unit of powers of 1,000.
+
+    Example:
+        >>> readable_bytes(0), readable_bytes(61_706), readable_bytes(5.55e9)
+        ('0 B', '61.7 kB', '5.55 GB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

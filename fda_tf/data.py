@@ -1,0 +1,204 @@
+"""Where a worker's batches come from.
+
+A source gives `batch(worker, step)` inside the compiled loop. For arrays the
+batch is a pure function of (seed, worker, step), so that simulation, cluster
+and a resumed run draw the same samples with no state to keep.
+"""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+SAMPLINGS = ("passes", "independent")
+
+
+class ArraySource:
+    """Batches from arrays: shuffled passes, or independent draws.
+
+    `passes`: number j of batch t is sample number p = t B + j of an endless
+    series of shuffled passes over the shard; pass p // n is shuffled by
+    (seed, worker, p // n). Passes run on across batches, which are always
+    full. `independent`: each batch is the head of a fresh shuffle of the
+    whole shard, by (seed, worker, t), as in the paper's own simulator.
+
+    Args:
+      shards: a list with the (x, y) or (x, y, sample_weight) of each worker
+        here; x and y may be nested structures of arrays.
+      batch_size: B, samples.
+      sampling: one of `SAMPLINGS`.
+      seed: of the shuffles.
+      first: the number of the first shard's worker.
+
+    Raises:
+      ValueError: for an empty shard, arrays of unlike lengths, a batch size
+        below 1 or an unknown sampling.
+
+    Example:
+      >>> source = ArraySource([(np.arange(4.0), np.arange(4))], batch_size=2)
+      >>> one_pass = [source.batch(0, t)[1].numpy().tolist() for t in (0, 1)]
+      >>> sorted(one_pass[0] + one_pass[1])
+      [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        shards: Sequence[Any],
+        batch_size: int = 32,
+        sampling: str = "passes",
+        seed: int = 0,
+        first: int = 0,
+    ):
+        if sampling not in SAMPLINGS:
+            raise ValueError(
+                f"Unknown sampling {sampling!r}. Known: "
+                f"{', '.join(SAMPLINGS)}."
+            )
+        if not (isinstance(batch_size, int) and batch_size >= 1):
+            raise ValueError(
+                f"batch_size={batch_size!r}: expected a whole number of "
+                "samples, at least 1."
+            )
+        shards = [tuple(shard) for shard in shards]
+        sizes = [_length(s, first + k) for k, s in enumerate(shards)]
+        self.samples = sum(sizes)
+        self.batch_size, self.sampling, self.first = batch_size, sampling, first
+        self.seed = int(seed)
+        with tf.init_scope():
+            self._arrays = tf.nest.map_structure(
+                lambda *parts: tf.constant(
+                    np.concatenate(parts) if len(parts) > 1 else parts[0]
+                ),
+                *[tf.nest.map_structure(np.asarray, s) for s in shards],
+            )
+            self._sizes = tf.constant(sizes, tf.int64)
+            self._starts = tf.constant(np.cumsum([0] + sizes[:-1]), tf.int64)
+
+    def epoch_steps(self, samples: int, workers: int) -> Fraction:
+        """Returns n / (B K), the steps of a global epoch."""
+        return Fraction(samples, self.batch_size * workers)
+
+    def indices(self, worker: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        """Returns the batch's int64 [B] positions in the worker's shard."""
+        step, worker = tf.cast(step, tf.int64), tf.cast(worker, tf.int64)
+        size = self._sizes[worker - self.first]
+        place = tf.range(self.batch_size, dtype=tf.int64)
+        if self.sampling == "passes":
+            place += step * self.batch_size
+            shuffle = place // size
+        else:
+            shuffle = place // size + step * (2**31 // self.batch_size)
+        seeds = tf.stack(
+            [
+                tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)),
+                tf.fill([self.batch_size], worker),
+                shuffle,
+            ],
+            axis=1,
+        )
+        return tf.raw_ops.RandomIndexShuffle(
+            index=place % size, seed=seeds, max_index=size - 1, rounds=4
+        )
+
+    def batch(self, worker: tf.Tensor, step: tf.Tensor) -> Any:
+        """Returns the worker's batch of this step, as `train_step` takes it."""
+        rows = self.indices(worker, step)
+        rows += self._starts[tf.cast(worker, tf.int64) - self.first]
+        return tf.nest.map_structure(
+            lambda array: tf.gather(array, rows), self._arrays
+        )
+
+    def example(self) -> Any:
+        """Returns one batch, to build the model on."""
+        return self.batch(self.first, 0)
+
+
+class DatasetSource:
+    """Batches from tf.data: one batched dataset for each worker here.
+
+    Datasets repeat when they end. Several are dealt in turn, so batches must
+    be asked for in the order of the workers.
+
+    Args:
+      datasets: one batched `tf.data.Dataset` of (x, y) a worker.
+
+    Raises:
+      ValueError: for a dataset that is empty.
+
+    Example:
+      >>> dataset = tf.data.Dataset.range(4).map(lambda i: (i, i)).batch(2)
+      >>> source = DatasetSource([dataset])
+      >>> source.batch(0, 0)[0].numpy().tolist()
+      [0, 1]
+    """
+
+    def __init__(self, datasets: Sequence[tf.data.Dataset], first: int = 0):
+        counts = []
+        for k, dataset in enumerate(datasets):
+            count = int(dataset.cardinality())
+            if count == 0:
+                raise ValueError(
+                    f"The dataset of worker {first + k} is empty. Give every "
+                    "worker at least one batch."
+                )
+            counts.append(count)
+        self.samples = sum(counts) if min(counts) > 0 else None  # batches
+        merged = datasets[0].repeat()
+        if len(datasets) > 1:
+            merged = tf.data.Dataset.choose_from_datasets(
+                [dataset.repeat() for dataset in datasets],
+                tf.data.Dataset.range(len(datasets)).repeat(),
+            )
+        self._first_batch = next(iter(datasets[0]))
+        self._iterator = iter(merged.prefetch(tf.data.AUTOTUNE))
+
+    def epoch_steps(self, samples: int | None, workers: int) -> Fraction | None:
+        """Returns the steps of a global epoch: batches over workers."""
+        return Fraction(samples, workers) if samples else None
+
+    def batch(self, worker: tf.Tensor, step: tf.Tensor) -> Any:
+        """Returns the next batch."""
+        return next(self._iterator)
+
+    def example(self) -> Any:
+        """Returns one batch, to build the model on."""
+        return self._first_batch
+
+
+def source(
+    shards: Sequence[Any], batch_size: int, sampling: str, seed: int, first=0
+) -> ArraySource | DatasetSource:
+    """Returns the source for arrays or for datasets, one shard a worker.
+
+    Raises:
+      ValueError: for a mixture of both, or no shard at all.
+    """
+    are_datasets = [isinstance(s, tf.data.Dataset) for s in shards]
+    if not are_datasets or any(are_datasets) != all(are_datasets):
+        raise ValueError(
+            "Expected one shard for each worker, either all of them tuples "
+            "(x, y) of arrays or all batched tf.data.Datasets; received "
+            f"{[type(s).__name__ for s in shards][:8]}."
+        )
+    if all(are_datasets):
+        return DatasetSource(shards, first)
+    return ArraySource(shards, batch_size, sampling, seed, first)
+
+
+def _length(shard: tuple, worker: int) -> int:
+    arrays = tf.nest.flatten(tf.nest.map_structure(np.asarray, shard))
+    lengths = {a.shape[0] if a.ndim else None for a in arrays}
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(
+            f"The arrays of worker {worker}'s shard have lengths {lengths}; "
+            "expected (x, y) or (x, y, sample_weight) of equal lengths."
+        )
+    length = lengths.pop()
+    if not length:
+        raise ValueError(
+            f"The shard of worker {worker} is empty. Give every worker at "
+            "least one sample; fda_tf.partition.split deals them out."
+        )
+    return length

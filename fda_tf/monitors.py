@@ -1,0 +1,237 @@
+"""What the workers exchange to bound how far their models have parted.
+
+The drift of worker k is u_k = w_k - w_0, and the model variance is
+
+    Var = mean_k ||u_k||^2 - ||mean_k u_k||^2.
+
+A monitor sends, instead of u_k, a small **state**: the squared norm and a
+linear projection P u_k. As P(mean u) = mean P u, the mean of the states tells
+mean ||u||^2 exactly and ||mean u||^2 from below. A monitor of your own is a
+subclass with `state` and `estimate`; see `Monitor`.
+
+Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025, section 3.
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from fda_tf import sketch, vectors
+from fda_tf.vectors import Vector
+
+
+class Monitor:
+    """The contract: state on a worker, estimate from the mean of the states.
+
+    `state` runs on every worker, and what it returns is what travels. The
+    rest reads the mean over the workers, which is the same on all of them.
+
+    Example:
+      A monitor of one's own: the variance of the first bucket's mean alone.
+
+      >>> class MeanMonitor(Monitor):
+      ...     floats = 2
+      ...     def state(self, drift, theta):
+      ...         mean = tf.reduce_mean(drift[0])
+      ...         return tf.stack([mean * mean, mean])
+      ...     def estimate(self, mean_state):
+      ...         return mean_state[0] - mean_state[1] ** 2
+      >>> monitor = MeanMonitor()
+      >>> states = [monitor.state([tf.constant([a])], 1.0) for a in (1.0, 3.0)]
+      >>> float(monitor.estimate((states[0] + states[1]) / 2))
+      1.0
+    """
+
+    floats = 1  # numbers in a state
+
+    def build(self, sizes: Sequence[int]) -> None:
+        """Makes tables for drifts whose buckets have these sizes."""
+
+    def state(self, drift: Vector, theta: tf.Tensor) -> tf.Tensor:
+        """Returns a worker's state: float32 [floats], the norm first."""
+        raise NotImplementedError
+
+    def estimate(self, mean_state: tf.Tensor) -> tf.Tensor:
+        """Returns the estimate of the model variance, a scalar."""
+        raise NotImplementedError
+
+    def exceeds(self, mean_state: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
+        """Returns whether to synchronise, a boolean scalar."""
+        return self.estimate(mean_state) > theta
+
+    def synchronised(self, new: Vector, old: Vector) -> None:
+        """Learns that w_0 moved from `old` to `new`."""
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in vars(self).items() if k[0] != "_"}
+        settings = ", ".join(f"{k}={v!r}" for k, v in shown.items())
+        return f"{type(self).__name__}({settings})"
+
+
+class NaiveMonitor(Monitor):
+    """Estimate = mean ||u||^2: never below the variance; sends 1 float.
+
+    Example:
+      >>> monitor = NaiveMonitor()
+      >>> float(monitor.state([tf.constant([3.0, 4.0])], 1.0)[0])
+      25.0
+    """
+
+    def state(self, drift, theta):
+        return vectors.squared_norm(drift)[None]
+
+    def estimate(self, mean_state):
+        return mean_state[0]
+
+
+class LinearMonitor(Monitor):
+    """Estimate = mean ||u||^2 - (mean <xi, u>)^2; sends 2 floats.
+
+    xi is the unit vector along w_0 - w_{-1}, the last two synchronised
+    models; in the first round a random unit vector. When a synchronisation
+    does not move w_0, xi stays.
+
+    Args:
+      seed: of the first round's xi; equal on all workers.
+
+    Example:
+      >>> monitor = LinearMonitor()
+      >>> monitor.build([2])
+      >>> monitor.synchronised([tf.constant([2.0, 0])], [tf.constant([0.0, 0])])
+      >>> state = monitor.state([tf.constant([3.0, 4.0])], 1.0)
+      >>> [float(s) for s in state], float(monitor.estimate(state))
+      ([25.0, 3.0], 16.0)
+    """
+
+    floats = 2
+
+    def __init__(self, seed: int = 0):
+        self.seed = int(seed)
+
+    def build(self, sizes):
+        random = [
+            tf.random.stateless_normal([size], seed=[self.seed, i])
+            for i, size in enumerate(sizes)
+        ]
+        norm = tf.sqrt(vectors.squared_norm(random))
+        self._xi = vectors.variables([r / norm for r in random], "xi")
+
+    def state(self, drift, theta):
+        return tf.stack(
+            [vectors.squared_norm(drift), vectors.dot(self._xi, drift)]
+        )
+
+    def estimate(self, mean_state):
+        return mean_state[0] - mean_state[1] ** 2
+
+    def synchronised(self, new, old):
+        move = vectors.subtract(new, old)
+        norm = tf.sqrt(vectors.squared_norm(move))
+        for xi, part in zip(self._xi, move, strict=True):
+            xi.assign(tf.where(norm > 0, tf.math.divide_no_nan(part, norm), xi))
+
+
+class SketchMonitor(Monitor):
+    """Estimate = mean ||u||^2 - M2(mean sketch) / (1 + eps).
+
+    M2, the median over the sketch's rows of the row's sum of squares, is
+    ||mean u||^2 within eps = 1 / sqrt(width); the division makes it a lower
+    bound with high probability. Sends 1 + depth x width floats.
+
+    Args:
+      depth: rows, odd.
+      width: numbers in a row, at least 2.
+      seed: of the sketch; equal on all workers.
+
+    Raises:
+      ValueError: for a depth that is not odd or a width below 2.
+    """
+
+    def __init__(self, depth: int = 5, width: int = 250, seed: int = 0):
+        sketch.AMSSketch(1, depth, width, seed)  # refuses bad settings now
+        self.depth, self.width, self.seed = depth, width, seed
+        self.floats = 1 + depth * width
+
+    def build(self, sizes):
+        # Each bucket has a sketch of its own seed; their sum is linear too.
+        self._sketches = [
+            sketch.AMSSketch(size, self.depth, self.width, [self.seed, i])
+            for i, size in enumerate(sizes)
+        ]
+
+    def state(self, drift, theta):
+        parts = [s(b) for s, b in zip(self._sketches, drift, strict=True)]
+        flat = tf.reshape(tf.add_n(parts), [-1])
+        return tf.concat([vectors.squared_norm(drift)[None], flat], 0)
+
+    def estimate(self, mean_state):
+        rows = tf.reshape(mean_state[1:], [self.depth, self.width])
+        eps = self.width**-0.5
+        return mean_state[0] - sketch.squared_norm(rows) / (1.0 + eps)
+
+
+class ExactMonitor(Monitor):
+    """Estimate = the variance itself; sends d + 1 floats: for studies only."""
+
+    def build(self, sizes):
+        self.floats = 1 + sum(sizes)
+
+    def __repr__(self):
+        return "ExactMonitor()"
+
+    def state(self, drift, theta):
+        return tf.concat([vectors.squared_norm(drift)[None], *drift], 0)
+
+    def estimate(self, mean_state):
+        return mean_state[0] - vectors.squared_norm([mean_state[1:]])
+
+
+class MaxMonitor(Monitor):
+    """Synchronises when any worker's ||u_k||^2 exceeds theta; sends a flag.
+
+    The flag is not(||u||^2 <= theta), so that NaN counts as a crossing. The
+    estimate is the share of the workers that raised it.
+
+    Source: Kamp et al., Efficient Decentralized Deep Learning by Dynamic
+    Model Averaging, ECML 2018.
+    """
+
+    def state(self, drift, theta):
+        # Not a logical_not: grappler would turn not(a <= b) into a > b.
+        inside = vectors.squared_norm(drift) <= theta
+        return tf.where(inside, 0.0, 1.0)[None]
+
+    def estimate(self, mean_state):
+        return mean_state[0]
+
+    def exceeds(self, mean_state, theta):
+        return mean_state[0] > 0
+
+
+MONITORS = {
+    "naive": NaiveMonitor,
+    "linear": LinearMonitor,
+    "sketch": SketchMonitor,
+    "exact": ExactMonitor,
+    "max": MaxMonitor,
+}
+
+
+def get(monitor: str | Monitor) -> Monitor:
+    """Returns the monitor of a name in `MONITORS`, or the one given.
+
+    Raises:
+      ValueError: for a name that is not in `MONITORS`.
+
+    Example:
+      >>> get("naive")
+      NaiveMonitor()
+    """
+    if isinstance(monitor, Monitor):
+        return monitor
+    if monitor not in MONITORS:
+        raise ValueError(
+            f"Unknown monitor {monitor!r}. Known: {', '.join(MONITORS)}; or "
+            "give an object of a subclass of fda_tf.Monitor."
+        )
+    return MONITORS[monitor]()

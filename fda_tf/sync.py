@@ -1,0 +1,143 @@
+"""When to synchronise: every so often, or when the variance asks for it.
+
+A sync policy answers two questions after each step. Does the monitor's
+estimate exceed theta (needs a check, an exchange of states)? Is a
+synchronisation due by the clock (needs nothing)?
+"""
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from fda_tf import monitors
+
+
+class Clock(NamedTuple):
+    """Where training is, after a step."""
+
+    step: tf.Tensor  # int64: steps done
+    interval: tf.Tensor  # int64: of these, since the last synchronisation
+    epoch: Fraction | None  # steps in a global epoch, n / (B K), if known
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """Synchronises every H steps (local SGD) or every E epochs (FedAvg).
+
+    Epochs are global: one epoch is n / (B K) steps, and the
+    synchronisation of epoch e falls after step ceil(e n / (B K)).
+
+    Args:
+      steps: H, at least 1; or
+      epochs: E, above 0.
+
+    Raises:
+      ValueError: unless exactly one is given, and is in its range.
+
+    Example:
+      >>> bool(Every(steps=4).due(Clock(8, 4, None)))
+      True
+      >>> epoch = Fraction(75, 10)  # after steps 8, 15, 23, 30, ...
+      >>> [s for s in range(1, 31)
+      ...  if Every(epochs=1).due(Clock(s, 1, epoch))]
+      [8, 15, 23, 30]
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+
+    monitor = None
+    theta = math.nan
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(
+                f"Every() takes steps= or epochs=, one of them; received "
+                f"steps={self.steps}, epochs={self.epochs}."
+            )
+        if self.steps is not None and not (
+            isinstance(self.steps, int) and self.steps >= 1
+        ):
+            raise ValueError(
+                f"Every(steps={self.steps!r}): expected a whole number of "
+                "steps, at least 1."
+            )
+        if self.epochs is not None and not 0 < self.epochs < math.inf:
+            raise ValueError(
+                f"Every(epochs={self.epochs!r}): expected a number above 0."
+            )
+
+    def due(self, clock: Clock) -> tf.Tensor:
+        """Returns whether a synchronisation is due by the clock."""
+        if self.steps is not None:
+            return clock.interval >= self.steps
+        if clock.epoch is None:
+            raise ValueError(
+                f"{self} needs to know how many steps an epoch has, and this "
+                "dataset does not tell (its cardinality is unknown or "
+                "infinite). Use Every(steps=...)."
+            )
+        every = Fraction(self.epochs).limit_denominator(10**6) * clock.epoch
+        last = clock.step - clock.interval
+
+        def passed(step):  # epochs whose ceil(e n / (B K)) <= step
+            return step * every.denominator // every.numerator
+
+        return passed(clock.step) > passed(last)
+
+
+def EveryStep() -> Every:  # noqa: N802 - reads as the policy's name
+    """Synchronises after each step: the paper's Synchronous.
+
+    Example:
+      >>> EveryStep()
+      Every(steps=1, epochs=None)
+    """
+    return Every(steps=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceThreshold:
+    """Synchronises when the estimated model variance exceeds theta: FDA.
+
+    Args:
+      theta: at least 0, in squared units of the weights; infinity never
+        synchronises.
+      monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
+      cap: an `Every`: the longest interval without a synchronisation.
+
+    Raises:
+      ValueError: for a theta that is negative or NaN, an unknown monitor, or
+        a cap that is no `Every`.
+
+    Example:
+      >>> VarianceThreshold(theta=1.5, monitor="linear")
+      VarianceThreshold(theta=1.5, monitor=LinearMonitor(seed=0), cap=None)
+
+    Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025.
+    """
+
+    theta: float
+    monitor: str | monitors.Monitor = "sketch"
+    cap: Every | None = None
+
+    def __post_init__(self):
+        number = isinstance(self.theta, (int, float))
+        if not (number and self.theta >= 0):
+            raise ValueError(
+                f"theta={self.theta!r}: expected a number of at least 0, in "
+                "squared units of the weights."
+            )
+        if not (self.cap is None or isinstance(self.cap, Every)):
+            raise ValueError(
+                f"cap={self.cap!r}: expected fda_tf.Every(steps=...) or "
+                "fda_tf.Every(epochs=...)."
+            )
+        object.__setattr__(self, "monitor", monitors.get(self.monitor))
+
+    def due(self, clock: Clock) -> tf.Tensor | bool:
+        """Returns whether the cap on the interval is reached."""
+        return self.cap.due(clock) if self.cap else False

@@ -1,0 +1,192 @@
+"""The one loop, in simulation and on a cluster alike.
+
+    step locally -> project the drift -> mean over workers
+      -> estimate > theta? -> synchronise
+"""
+
+import math
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from fda_tf import vectors
+from fda_tf.sync import Clock
+from fda_tf.worker import Snapshot
+from fda_tf.workers import Workers
+
+CAUSES = ("", "threshold", "interval")  # why a step ended in a synchronisation
+STATISTICS = ("average", "local")
+
+
+class StepTrace(NamedTuple):
+    """What happened in each step of one call of `Trainer.run`."""
+
+    estimate: tf.Tensor  # float32 [n]: of the variance; NaN without a check
+    theta: tf.Tensor  # float32 [n]
+    cause: tf.Tensor  # int32 [n]: a place in CAUSES
+    finite: tf.Tensor  # bool: False if the last step's drift was not finite
+
+
+class Trainer:
+    """Federated Dynamic Averaging as one compiled loop.
+
+    Args:
+      workers: the K workers, in their home.
+      sync: when to synchronise: `Every` or `VarianceThreshold`.
+      server: how the average is applied: `Average` or `ServerOptimizer`.
+      epoch: the steps of a global epoch, if known.
+      statistics: "average": moving statistics are averaged at each
+        synchronisation; "local": for evaluation only, as in the paper.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        sync: Any,
+        server: Any,
+        epoch: Fraction | None = None,
+        statistics: str = "average",
+    ):
+        self.workers, self.sync, self.server = workers, sync, server
+        self.epoch = epoch
+        self._average_statistics = statistics == "average"
+        # Alone there is nothing to check.
+        self.monitor = sync.monitor if workers.count > 1 else None
+        group = workers.worker.weights
+        self.w0 = vectors.variables(group.pack(), "w0")
+        server.build(group.layout, [v.path for v in group.variables])
+        if self.monitor is not None:
+            self.monitor.build(group.layout.bucket_sizes)
+        self.step = _counter("step")
+        self.interval = _counter("interval")
+        self.syncs = _counter("syncs")
+        self.checks = _counter("checks")
+        self.theta = tf.Variable(
+            float(sync.theta), trainable=False, dtype=tf.float32, name="theta"
+        )
+        signature = [tf.TensorSpec([], tf.int32)]
+        self.run = tf.function(self._run, input_signature=signature)
+        self.synchronise = tf.function(self._synchronise)
+        self._mean_models = tf.function(
+            lambda: workers.mean(lambda s: s.weights + s.statistics, "eval")
+        )
+
+    def _run(self, steps):
+        """Runs up to `steps` in-parallel steps; stops at a bad drift."""
+        estimates, thetas, causes = (
+            tf.TensorArray(dtype, size=steps, element_shape=[])
+            for dtype in (tf.float32, tf.float32, tf.int32)
+        )
+        done, finite = tf.constant(0), tf.constant(True)
+        while done < steps and finite:
+            thetas = thetas.write(done, self.theta)
+            estimate, cause, finite = self._step()
+            estimates = estimates.write(done, estimate)
+            causes = causes.write(done, cause)
+            done += 1
+        return StepTrace(
+            estimates.stack()[:done],
+            thetas.stack()[:done],
+            causes.stack()[:done],
+            finite,
+        )
+
+    def _step(self):
+        self.workers.step(self.step.read_value())
+        self.step.assign_add(1)
+        self.interval.assign_add(1)
+        estimate, crossed, finite = self._check()
+        due = self.sync.due(
+            Clock(self.step.read_value(), self.interval.read_value(), self.epoch)
+        )
+        cause = tf.where(crossed, 1, tf.where(due, 2, 0))
+        if finite and cause > 0:
+            finite = self._synchronise()
+        return estimate, cause, finite
+
+    def _check(self):
+        """Returns (estimate, whether it exceeds theta, whether finite)."""
+        if self.monitor is None:
+            return tf.constant(math.nan), tf.constant(False), tf.constant(True)
+        monitor, theta = self.monitor, self.theta.read_value()
+
+        def state(snapshot):
+            drift = vectors.subtract(snapshot.weights, self.w0)
+            return [monitor.state(drift, theta)]
+
+        (mean_state,) = self.workers.mean(state, "state")
+        self.checks.assign_add(1)
+        return (
+            monitor.estimate(mean_state),
+            monitor.exceeds(mean_state, theta),
+            tf.reduce_all(tf.math.is_finite(mean_state)),
+        )
+
+    def _synchronise(self):
+        """Averages the models; returns whether the average is finite."""
+
+        def travels(snapshot):
+            if self._average_statistics:
+                return snapshot.weights + snapshot.statistics
+            return snapshot.weights
+
+        mean = self.workers.mean(travels, "model")
+        weights, statistics = mean[: len(self.w0)], mean[len(self.w0) :]
+        finite = tf.math.is_finite(vectors.squared_norm(weights))
+        if finite:
+            old = tuple(b.read_value() for b in self.w0)
+            new = self.server.apply(old, weights)
+            if self.monitor is not None:
+                self.monitor.synchronised(new, old)
+            vectors.assign(self.w0, new)
+            self.workers.assign(Snapshot(new, tuple(statistics)))
+            self.interval.assign(0)
+            self.syncs.assign_add(1)
+        return finite
+
+    def averaged(self) -> Snapshot:
+        """Returns the average of the K models; all workers must ask.
+
+        Just after a synchronisation the models are w_0, and nothing is sent.
+        """
+        group = self.workers.worker.statistics
+        if not int(self.interval) and (
+            self._average_statistics or not group.variables
+        ):
+            return self.workers.snapshot()
+        mean = self._mean_models()
+        n = len(self.w0)
+        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+
+    def bad_workers(self) -> list[int]:
+        """Returns the numbers of the workers whose weights are not finite."""
+        norms = self.workers.gather(lambda s: vectors.squared_norm(s.weights))
+        return [k for k, n in enumerate(norms) if not math.isfinite(n)]
+
+    def counters(self) -> dict[str, float]:
+        """Returns what has been done and sent, in all, until now."""
+        meter, k = self.workers.meter, self.workers.count
+        step, syncs, checks = int(self.step), int(self.syncs), int(self.checks)
+        floats = self.monitor.floats if self.monitor is not None else 0
+        sent = syncs if k > 1 else 0
+        return {
+            "step": step,
+            "epoch": float(step / self.epoch) if self.epoch else math.nan,
+            "syncs": syncs,
+            "checks": checks,
+            "state_bytes": meter.paid("state"),
+            "model_bytes": 2 * meter.paid("model"),
+            "paper_state_bytes": checks * k * 4 * floats,
+            "paper_model_bytes": sent
+            * 2
+            * k
+            * 4
+            * self.workers.worker.weights.layout.size,
+            "eval_bytes": meter.on_wire("eval"),
+            "wire_bytes": meter.on_wire("state") + meter.on_wire("model"),
+        }
+
+
+def _counter(name: str) -> tf.Variable:
+    return tf.Variable(0, dtype=tf.int64, trainable=False, name=name)

@@ -1,0 +1,86 @@
+"""The contract of the workers' two homes: one process, or a cluster."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from fda_tf.comm import Meter
+from fda_tf.worker import Snapshot, Worker
+
+
+class Workers:
+    """K workers, wherever they are; the loop knows nothing else of them.
+
+    All that a home has to give: a local step on every worker, the mean of a
+    small or large tensor over the workers, and a way to set every worker's
+    model. `step`, `mean` and `assign` run inside the compiled loop.
+
+    Args:
+      count: K.
+      worker: a worker resident in this process, for shapes and evaluation.
+      source: gives the batches of the workers here.
+    """
+
+    def __init__(self, count: int, worker: Worker, source: Any):
+        self.count = count
+        self.worker = worker
+        self.source = source
+        self.meter = Meter(count)
+
+    def step(self, step: tf.Tensor) -> None:
+        """Does local step number `step` (from 0) on every worker."""
+        raise NotImplementedError
+
+    def mean(
+        self,
+        of: Callable[[Snapshot], Sequence[tf.Tensor]],
+        kind: str,
+    ) -> list[tf.Tensor]:
+        """Returns the mean over all K workers of `of(their snapshot)`.
+
+        Args:
+          of: what travels, from one worker's snapshot.
+          kind: what for, one of `fda_tf.comm.KINDS`.
+        """
+        raise NotImplementedError
+
+    def assign(self, snapshot: Snapshot) -> None:
+        """Puts a snapshot into every worker's model.
+
+        Statistics may be empty: then every worker keeps its own.
+        """
+        raise NotImplementedError
+
+    def snapshot(self) -> Snapshot:
+        """Returns the snapshot of one worker of this process."""
+        raise NotImplementedError
+
+    def gather(self, of: Callable[[Snapshot], tf.Tensor]) -> np.ndarray:
+        """Returns `of(their snapshot)` of all K workers, stacked; eager."""
+        raise NotImplementedError
+
+    def agree(self, flag: bool) -> bool:
+        """Returns whether the flag is raised on any worker."""
+        return flag
+
+    def evaluate(self, snapshot: Snapshot, data: Any, batch_size: int) -> dict:
+        """Returns the model's metrics on data, with the snapshot's weights."""
+        own = self.worker.snapshot()
+        self.worker.assign(snapshot)
+        model = self.worker.model
+        if isinstance(data, tf.data.Dataset):
+            logs = model.evaluate(data, verbose=0, return_dict=True)
+        else:
+            x, y, weight = (*data, None, None)[:3]
+            logs = model.evaluate(
+                x,
+                y,
+                sample_weight=weight,
+                batch_size=batch_size,
+                verbose=0,
+                return_dict=True,
+            )
+        self.worker.assign(own)
+        return {name: float(value) for name, value in logs.items()}
