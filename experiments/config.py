@@ -45,8 +45,8 @@ class Settings:
         """Name of the run's folder: readable, different for all settings."""
         fields = [self.task, self.algorithm]
         fields += [
-            f"{short}{_short(getattr(self, name))}"
-            for name, short in _SHORT.items()
+            f"{key}{short(getattr(self, name))}"
+            for name, key in _KEYS.items()
             if getattr(self, name) is not None
         ]
         fields.append("to" if self.stop else "nostop")
@@ -55,7 +55,7 @@ class Settings:
 
 
 # What RUN_ID calls each setting, in its order.
-_SHORT = {
+_KEYS = {
     "theta": "theta",
     "sketch_depth": "depth",
     "sketch_width": "width",
@@ -72,7 +72,7 @@ _SHORT = {
 }
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
     """A value in a file name; repr keeps theta 1.25 and 12.5 apart."""
     text = value if isinstance(value, str) else repr(value)
     text = re.sub(r"^([a-z]+):", r"\1", text)  # sorted:0.6 -> sorted0.6

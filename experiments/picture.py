@@ -90,8 +90,10 @@ def _frame(
     axes.xaxis.set_major_formatter(ticker.EngFormatter("B"))
     axes.set_xlabel("bytes sent by all workers until then (log scale)")
     ends = [curve.points[-1][1] for curve in curves]
-    floor = min(max(min(reached), target - 3 * (1 - target) - 0.1), *ends, 1)
-    room = (1.0 - floor) * 0.2
+    floor = min(
+        max(min(reached), target - 3 * (1 - target) - 0.1), *ends, target
+    )
+    room = max(1.0 - floor, 0.05) * 0.2
     axes.set_ylim(floor - room / 4, max(target, max(reached)) + room)
     axes.set_ylabel("test accuracy")
     axes.axhline(target, color=_INK, linestyle=(0, (4, 3)), linewidth=0.9)

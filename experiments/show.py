@@ -59,7 +59,7 @@ class PlainProgress(Progress):
         self._say(f"{ends} after {summary['seconds']:.0f} s; {self._state()}")
 
     def _state(self) -> str:
-        cells = zip(_HEADINGS, _cells(self._row), strict=True)
+        cells = zip(_HEADINGS, _cells(self._name, self._row), strict=True)
         return ", ".join(f"{name} {cell}" for name, cell in cells if cell)
 
     def _say(self, text: str) -> None:
@@ -76,7 +76,7 @@ class LiveProgress(Progress):
         self._bars = [
             progress_bar.ProgressBar(
                 total=1,
-                width=12,
+                width=10,
                 complete_style="blue",
                 finished_style="green",
             )
@@ -107,33 +107,40 @@ class LiveProgress(Progress):
         bar.update(bar.total)
 
     def _draw(self) -> table.Table:
-        shown = table.Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        shown = table.Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         shown.add_column("algorithm", no_wrap=True)
         shown.add_column("")
         for heading in _HEADINGS:
-            shown.add_column(heading, justify="right", no_wrap=True)
+            width = 9 if heading == "accuracy" else 7  # "compiling", "999 MB"
+            shown.add_column(
+                heading, justify="right", no_wrap=True, min_width=width
+            )
         for i, run in enumerate(self._runs):
-            cells = _cells(self._rows[i])
+            cells = _cells(run.algorithm, self._rows[i])
             if i == self._now and not self._rows[i]:
-                cells[0] = "compiling"
+                cells[1] = "compiling"
             shown.add_row(run.algorithm, self._bars[i], *cells)
         return shown
 
 
-_HEADINGS = ("step", "accuracy", "variance / theta", "syncs", "sent")
+_HEADINGS = ("step", "accuracy", "variance/theta", "syncs", "sent")
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _cells(algorithm: str, row: Mapping[str, Any]) -> list[str]:
     """A row of the library under `_HEADINGS`; empty where nothing is known."""
     if not row:
         return [""] * len(_HEADINGS)
-    accuracy = row.get("val_accuracy")
+    accuracy, variance = row.get("val_accuracy"), row["variance"]
+    if math.isnan(variance):
+        against = ""
+    elif algorithm == "max":  # it knows no variance, only who exceeds theta
+        against = f"{variance:.0%}>{row['theta']:g}"
+    else:
+        against = f"{variance:.2f}/{row['theta']:g}"
     return [
         str(row["step"]),
         "" if accuracy is None else f"{accuracy:.4f}",
-        ""
-        if math.isnan(row["variance"])
-        else f"{row['variance']:.2f} / {row['theta']:g}",
+        against,
         str(row["syncs"]),
         readable_bytes(results.paper_bytes(row)),
     ]

@@ -20,6 +20,7 @@ class Task:
 
     Attributes:
         name: what --task says.
+        title: what tables and pictures say.
         dataset: what `experiments.datasets.load` is asked for.
         model: () -> keras.Model, not compiled.
         input_shape: shape of one sample as the model takes it.
@@ -32,6 +33,7 @@ class Task:
     """
 
     name: str
+    title: str
     dataset: str
     model: Callable[[], keras.Model]
     input_shape: tuple[int, ...]
@@ -137,15 +139,16 @@ TASKS = {
     task.name: task
     for task in (
         Task(
-            "lenet5_mnist5000", "mnist5000", lenet5, **_MNIST,
+            "lenet5_mnist5000", "LeNet-5 on 5,000 MNIST images", "mnist5000",
+            lenet5, **_MNIST,
             theta=1.5, target_accuracy=0.95, epochs=60,
         ),
         Task(
-            "lenet5_mnist", "mnist", lenet5, **_MNIST,
+            "lenet5_mnist", "LeNet-5 on MNIST", "mnist", lenet5, **_MNIST,
             theta=1.5, target_accuracy=0.98, epochs=60,
         ),
         Task(
-            "vgg16star_mnist", "mnist", vgg16star, **_MNIST,
+            "vgg16star_mnist", "VGG16* on MNIST", "mnist", vgg16star, **_MNIST,
             theta=50.0, target_accuracy=0.994, epochs=100,
         ),
     )

@@ -160,7 +160,9 @@ class SketchMonitor(Monitor):
         ]
 
     def state(self, drift, theta):
-        parts = [s(b) for s, b in zip(self._sketches, drift, strict=True)]
+        parts = [
+            s.sketch(b) for s, b in zip(self._sketches, drift, strict=True)
+        ]
         flat = tf.reshape(tf.add_n(parts), [-1])
         return tf.concat([vectors.squared_norm(drift)[None], flat], 0)
 

@@ -5,18 +5,17 @@ SLURM, or finds that there are none. What a `Replicas` offers is small: the
 mean of tensors over the processes, and a few eager conveniences made of it.
 """
 
-import errno
+import faulthandler
 import json
 import os
-import socket
-import sys
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
+
+from fda_tf import rendezvous
 
 HEARTBEAT_SECONDS = 30  # a process silent for longer is taken for dead
 
@@ -121,9 +120,8 @@ def connect(
     step of several tasks (`srun`), else there is one worker, this one.
 
     Args:
-      start_timeout: seconds to wait for all processes to be there. Then this
-        process ends with exit code 1 and names who is missing; TensorFlow
-        itself would wait for ever.
+      start_timeout: seconds to wait for all processes to be there;
+        TensorFlow itself would wait for ever.
       timeout: seconds that a later exchange waits for the slowest worker.
       port: the first port of a node's tasks under SLURM; by default made of
         the job's number.
@@ -132,6 +130,7 @@ def connect(
       The processes of the job.
 
     Raises:
+      TimeoutError: if some do not come; names them.
       ValueError: if TF_CONFIG is no JSON, lists no such task, or names a port
         in use.
       RuntimeError: if TensorFlow was used before.
@@ -154,12 +153,15 @@ def connect(
     if len(addresses) == 1:
         replicas = Replicas()
     else:
-        check_port(addresses[index])
+        rendezvous.listen(addresses[index]).close()  # is our port free?
+        rendezvous.meet(addresses, index, start_timeout)
         _configure_heartbeat(cluster)
-        with _Watchdog(start_timeout, index, addresses):
-            strategy = _strategy(cluster, job, task)
-            replicas = Replicas(index, addresses, strategy, timeout)
-            replicas.sum(1)  # everyone is there
+        # Should a worker die just now, only this still ends the others.
+        faulthandler.dump_traceback_later(start_timeout, exit=True)
+        strategy = _strategy(cluster, job, task)
+        replicas = Replicas(index, addresses, strategy, timeout)
+        replicas.sum(1)  # everyone is there
+        faulthandler.cancel_dump_traceback_later()
         if replicas.is_chief:
             logging.warning(
                 "TensorFlow's cluster protocol neither authenticates nor "
@@ -247,69 +249,6 @@ def read_slurm(port: int = 0) -> tuple[dict[str, list[str]], str, int]:
     cluster = resolver.cluster_spec().as_dict()
     kind, task = resolver.get_task_info()
     return cluster, kind, task
-
-
-def check_port(address: str) -> None:
-    """Raises ValueError if another process listens on our own port."""
-    port = int(address.rpartition(":")[2])
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            raise ValueError(
-                f"Port {port} of this worker's own address {address} is in "
-                "use by another process. End that process, or give another "
-                "port in every worker's TF_CONFIG."
-            ) from error
-
-
-class _Watchdog:
-    """Ends this process if a start-up takes too long.
-
-    While TensorFlow waits for a peer, in C++, neither an exception nor
-    SIGTERM gets through: only `os._exit` from another thread does.
-    """
-
-    def __init__(self, seconds: float, index: int, addresses: Sequence[str]):
-        self._seconds, self._index = seconds, index
-        self._addresses = addresses
-        self._timer = threading.Timer(seconds, self._give_up)
-        self._timer.daemon = True
-
-    def __enter__(self):
-        self._timer.start()
-
-    def __exit__(self, *_):
-        self._timer.cancel()
-
-    def _give_up(self):
-        missing = [
-            f"worker {i} ({address})"
-            for i, address in enumerate(self._addresses)
-            if i != self._index and not _answers(address)
-        ]
-        who = ", ".join(missing) or "none: all ports answer, yet not all joined"
-        print(  # noqa: T201 - the process ends here, whatever logging does
-            f"fda_tf.connect: worker {self._index} waited "
-            f"{self._seconds:g} s for the others to start. Not reachable: "
-            f"{who}. Start them, mend their addresses, or give a longer "
-            "start_timeout.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(1)
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 def _strategy(cluster, job, task) -> tf.distribute.Strategy:

@@ -158,12 +158,14 @@ class AMSSketch:
           ValueError: if the vector has another shape or type.
         """
         vector = tf.convert_to_tensor(vector)
-        if vector.dtype != tf.float32 or vector.shape != [self.size]:
+        matches = vector.shape.is_compatible_with([self.size])
+        if vector.dtype != tf.float32 or not matches:
             raise ValueError(
                 f"Received a vector of type {vector.dtype.name} and shape "
                 f"{vector.shape}. Expected float32 [{self.size}]: flatten and "
                 "cast it, or make an AMSSketch of its size."
             )
+        vector = tf.ensure_shape(vector, [self.size])
         tables = self._tables
         if self._groups > 1:
             sums = self._sum_groups(vector)

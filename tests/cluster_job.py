@@ -1,0 +1,79 @@
+"""One worker of the tests' cluster: runs every case, writes what it did."""
+
+import json
+import pathlib
+import sys
+
+
+def outcome(run):
+    """Returns what a run did, or the error that ended it."""
+    import small
+
+    try:
+        return small.history_of(run())
+    except (ValueError, FloatingPointError) as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def refusals(replicas, shard):
+    """Returns name -> a run in which worker 1 is unlike the others."""
+    import numpy as np
+    import small
+
+    import fda_tf
+
+    odd = replicas.index == 1
+    x, y = shard
+    model = small.linear_model
+
+    def train(data=shard, model=model, theta=1.0, seed=0, **options):
+        monitor = fda_tf.SketchMonitor(seed=seed)
+        sync = fda_tf.VarianceThreshold(theta, monitor)
+        return lambda: fda_tf.train(
+            model(),
+            data,
+            steps=6,
+            sync=sync,
+            batch_size=8,
+            replicas=replicas,
+            **options,
+        )
+
+    def stop_on_one(row):
+        return odd and row["step"] >= 4
+
+    return {
+        "theta": train(theta=2.0 if odd else 1.0),
+        "sketch seed": train(seed=int(odd)),
+        "model": train(model=small.rich_model if odd else small.linear_model),
+        "empty shard": train(data=(x[:0], y[:0]) if odd else shard),
+        "bad drift": train(data=(np.full_like(x, np.nan), y) if odd else shard),
+        "stop": train(evaluate_every=2, on_evaluation=stop_on_one),
+    }
+
+
+def main(folder):
+    """Runs everything as the worker that TF_CONFIG says this is."""
+    import fda_tf
+
+    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    import cases
+    import small
+
+    shard = small.shards(replicas.count)[replicas.index]
+    report = {}
+    for name, (build, options) in cases.cases().items():
+        model = build(1 + replicas.index)  # all must start from worker 0's
+        report[name] = outcome(
+            lambda m=model, o=options: fda_tf.train(
+                m, shard, replicas=replicas, **o
+            )
+        )
+    for name, run in refusals(replicas, shard).items():
+        report[name] = outcome(run)
+    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path.write_text(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

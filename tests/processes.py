@@ -1,0 +1,52 @@
+"""Starts real worker processes with a hard time limit."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+from fda_tf import launch
+
+HERE = pathlib.Path(__file__).parent
+
+
+def environment(**extra):
+    """Returns this process's environment, fit for a worker on the CPU."""
+    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    return os.environ | {"PYTHONPATH": path} | quiet | extra
+
+
+def run_workers(script, arguments, configs, seconds):
+    """Runs a script once for each TF_CONFIG; returns [(code, output)].
+
+    Every process that is not through in time is killed, by its own pid; its
+    code is then None.
+    """
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / script), *arguments],
+            env=environment(TF_CONFIG=config),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for config in configs
+    ]
+    deadline = time.monotonic() + seconds
+    results = []
+    for process in started:
+        try:
+            left = max(0.1, deadline - time.monotonic())
+            output, _ = process.communicate(timeout=left)
+            results.append((process.returncode, output))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            results.append((None, process.communicate()[0]))
+    return results
+
+
+def run_cluster(script, arguments, workers, seconds):
+    """Runs a script on a new cluster of this machine; see `run_workers`."""
+    return run_workers(script, arguments, launch.tf_configs(workers), seconds)
