@@ -89,7 +89,7 @@ class ArraySource:
             place += step * self.batch_size
             shuffle = place // size
         else:
-            shuffle = place // size + step * (2**31 // self.batch_size)
+            shuffle = place // size + step * (1 + self.batch_size // size)
         seeds = tf.stack(
             [
                 tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)),
@@ -99,7 +99,7 @@ class ArraySource:
             axis=1,
         )
         return tf.raw_ops.RandomIndexShuffle(
-            index=place % size, seed=seeds, max_index=size - 1, rounds=4
+            index=place % size, seed=seeds, max_index=size - 1, rounds=8
         )
 
     def batch(self, worker: tf.Tensor, step: tf.Tensor) -> Any:

@@ -22,13 +22,14 @@ never. Two blocks in unlike groups (then Q = W) have the same place with
 probability 1/W, and their like columns meet; else they are as two blocks of one
 group. So any two of their coordinates meet with probability exactly 1/W.
 
-Coordinates that meet lie in blocks B, B' whose signs s are independent, hence
-E[sum of squares] = ||v||^2 exactly. The variance is the sum over pairs of blocks
-of 4 E[(sum of h h' v v' over the coordinates of B and B' that meet)^2], and E
-over h leaves the squares: v^2 v'^2 times the probability of meeting. Only in
+Coordinates that meet lie in blocks B, B' whose signs s are independent, so
+E[sum of squares] = ||v||^2 exactly. The variance is the sum over the pairs of
+blocks of 4 E[(sum of h h' v v' over coordinates of B and B' that meet)^2], and
+E over h leaves the squares: v^2 v'^2 times the probability of meeting. Only in
 one group and at shift W/2 do the columns (c, c + W/2) and (c + W/2, c) share
-their signs and count twice; like columns, which never meet there, outweigh that:
-with u[c] = sum of v^2 in column c, sum u[c] u[c + W/2] <= sum u[c]^2. So
+their signs and count twice. Like columns, which never meet there, outweigh
+that: with u[c] = sum of v^2 in column c of the group, sum over c of
+u[c] u[c + W/2] <= sum of u[c]^2. So
 
     Var(row's sum of squares) <= 2/(W-1) ||v||^4    for every vector v,
 
@@ -173,7 +174,9 @@ class AMSSketch:
             missing = self._places * self.width - self.size
             padded = tf.pad(vector, [[0, missing]])
             sums = tf.reshape(padded, [self._places, 1, self.width])
-        return _fold(sums, tables["columns"], tables["order"], tables["weights"])
+        return _fold(
+            sums, tables["columns"], tables["order"], tables["weights"]
+        )
 
     def _sum_groups(self, vector):
         """Returns the groups' weighted sum: [places, depth, width]."""
@@ -193,7 +196,7 @@ class AMSSketch:
 
 
 def squared_norm(sketch: tf.Tensor) -> tf.Tensor:
-    """Estimates ||v||^2 from v's sketch: the median of the rows' sums of squares.
+    """Estimates ||v||^2 from v's sketch: the median row's sum of squares.
 
     A row is summed by a fixed tree of elementwise additions, halves onto
     halves. Called outside XLA this gives equal bits on unlike processors, so
@@ -213,12 +216,13 @@ def squared_norm(sketch: tf.Tensor) -> tf.Tensor:
       >>> float(squared_norm(rows))
       8.0
     """
-    if sketch.shape.rank != 2 or None in sketch.shape or not sketch.shape[0] % 2:
+    shape = sketch.shape
+    if shape.rank != 2 or None in shape or shape[0] % 2 == 0:
         raise ValueError(
-            f"Received a sketch of shape {sketch.shape}. Expected [depth, "
+            f"Received a sketch of shape {shape}. Expected [depth, "
             "width] with an odd depth, as AMSSketch.sketch returns it."
         )
-    depth, width = sketch.shape
+    depth, width = shape
     length = 1 << (width - 1).bit_length()
     sums = tf.pad(tf.square(sketch), [[0, 0], [0, length - width]])
     while length > 1:

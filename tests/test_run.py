@@ -453,7 +453,7 @@ def test_the_workers_of_a_cluster_get_the_same_flags(
 @pytest.mark.parametrize("workers", [2, 4])
 def test_cluster_agrees_with_simulation(workers, data, tmp_path):
     arguments = [
-        "--algorithm=naive,sketch", f"--workers={workers}", "--nostop",
+        "--algorithm=sketch", f"--workers={workers}", "--nostop",
         "--steps=20", "--batch_size=5", "--theta=0.02", "--sketch_width=10",
         f"--data_dir={data}", f"--results_dir={tmp_path}",
     ]  # fmt: skip
@@ -467,7 +467,7 @@ def test_cluster_agrees_with_simulation(workers, data, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert command(*arguments) == 0
-    for algorithm in ("naive", "sketch"):
+    for algorithm in ("sketch",):
         (there,) = tmp_path.glob(f"*-{algorithm}-*-cluster")
         (here,) = tmp_path.glob(f"*-{algorithm}-*-simulated")
         decisions = [

@@ -30,7 +30,9 @@ _METHOD = (
 )
 
 
-def named_vectors(size: int, width: int, seed: int = 0) -> dict[str, np.ndarray]:
+def named_vectors(
+    size: int, width: int, seed: int = 0
+) -> dict[str, np.ndarray]:
     """Returns vectors that are good and bad for a sketch, by name.
 
     Args:
@@ -61,6 +63,7 @@ def named_vectors(size: int, width: int, seed: int = 0) -> dict[str, np.ndarray]
         "period_w2": np.resize(normal(square), size),
         "spikes_w": spikes(period),
         "spikes_w2": spikes(square),
+        "spikes_diagonal": spikes(min(width - 1, size)),
         "one_layer": layer * normal(size),
         "rank_one": np.outer(normal(columns), normal(columns)).ravel()[:size],
         "heavy_tailed": normal(size) ** 3,
@@ -178,8 +181,10 @@ def time_pairs(
         block(function, 2)
     calls = [max(1, int(seconds / block(f, 2))) for f in both]
     times = np.array(
-        [[block(f, n) for f, n in zip(both, calls, strict=True)]
-         for _ in range(repeats)]
+        [
+            [block(f, n) for f, n in zip(both, calls, strict=True)]
+            for _ in range(repeats)
+        ]
     )
     return times[:, 0], times[:, 1]
 
@@ -245,9 +250,8 @@ def table(rows: Sequence[dict]) -> str:
                 f"{part['bytes_per_param']:8.3f}"
             )
             if form == "sketch":
-                line += (
-                    f" {row['max_row_sd']:10.3f} {row['max_median_misses']:7.2%}"
-                )
+                misses = row["max_median_misses"]
+                line += f" {row['max_row_sd']:10.3f} {misses:7.2%}"
             lines.append(line)
     return "\n".join(lines)
 
@@ -283,7 +287,9 @@ if __name__ == "__main__":
         "sizes", ["61706", "1000000", "20000000"], "Numbers of coordinates."
     )
     flags.DEFINE_integer("repeats", 60, "Pairs of blocks timed.", lower_bound=1)
-    flags.DEFINE_integer("seeds", 400, "Sketches for the spread.", lower_bound=1)
+    flags.DEFINE_integer(
+        "seeds", 400, "Sketches for the spread.", lower_bound=1
+    )
     flags.DEFINE_integer(
         "threads", 0, "Threads of one operation; 0: TensorFlow's default."
     )

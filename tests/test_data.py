@@ -1,0 +1,100 @@
+"""The order of samples: a pure function of (seed, worker, step)."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fda_tf import data
+
+
+def source(sizes, batch=8, **settings):
+    """Returns a source whose samples are their own global numbers."""
+    numbers = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    return data.ArraySource([(n, n) for n in numbers], batch, **settings)
+
+
+def drawn(made, worker, steps):
+    """Returns the samples of the first steps, [steps, batch]."""
+    return np.stack([made.batch(worker, t)[0].numpy() for t in range(steps)])
+
+
+@pytest.mark.parametrize("size", [1, 5, 8, 37, 100])
+def test_each_pass_has_each_sample_once_and_batches_are_full(size):
+    made = source([3, size])
+    passes = 8
+    samples = drawn(made, 1, size * passes // 8).ravel()
+    assert samples.size == size * passes // 8 * 8
+    for one_pass in samples[: size * passes].reshape(-1, size):
+        np.testing.assert_array_equal(np.sort(one_pass), 3 + np.arange(size))
+
+
+def test_passes_and_workers_are_shuffled_differently():
+    made = source([64, 64])
+    first, second = drawn(made, 0, 16).reshape(2, 64)
+    other = drawn(made, 1, 8).ravel() - 64
+    orders = [first, second, other, np.arange(64)]
+    for i, a in enumerate(orders):
+        for b in orders[:i]:
+            assert np.mean(a == b) < 0.2
+
+
+def test_order_depends_on_the_seed_alone():
+    one, same = source([50], seed=3), source([50], seed=3)
+    other = source([50], seed=4)
+    np.testing.assert_array_equal(drawn(one, 0, 9), drawn(same, 0, 9))
+    assert not np.array_equal(drawn(one, 0, 9), drawn(other, 0, 9))
+
+
+def test_a_cluster_worker_draws_as_in_the_simulation():
+    x = np.arange(40)
+    alone = data.ArraySource([(x[20:], x[20:])], 8, first=1)
+    np.testing.assert_array_equal(
+        drawn(alone, 1, 9), drawn(source([20, 20]), 1, 9)
+    )
+
+
+@pytest.mark.parametrize("size", [20, 1000])
+def test_independent_draws_are_distinct_within_a_batch_and_uniform(size):
+    made = source([size], sampling="independent")
+    steps = 1500
+    batches = drawn(made, 0, steps)
+    assert all(len(set(batch)) == 8 for batch in batches)
+    assert len({tuple(batch) for batch in batches}) == steps
+    counts = np.bincount(batches.ravel(), minlength=size)
+    mean = steps * 8 / size
+    chi2 = ((counts - mean) ** 2 / (mean * (1 - 8 / size))).sum()
+    assert abs(chi2 - size) < 5 * np.sqrt(2 * size)
+
+
+def test_a_batch_larger_than_the_shard_repeats_it():
+    for sampling in data.SAMPLINGS:
+        batches = drawn(source([3], batch=7, sampling=sampling), 0, 3)
+        assert set(batches.ravel()) == {0, 1, 2}
+
+
+def test_batches_run_in_a_compiled_loop():
+    made = source([30, 30])
+
+    @tf.function
+    def total(steps):
+        result = tf.constant(0, tf.int64)
+        for t in tf.range(steps):
+            result += tf.reduce_sum(made.batch(1, t)[0])
+        return result
+
+    assert int(total(5)) == drawn(made, 1, 5).sum()
+
+
+def test_epoch_is_n_over_b_k():
+    assert source([100, 50], batch=8).epoch_steps(150, 2) == 150 / 16
+    dataset = tf.data.Dataset.range(10).map(lambda i: (i, i)).batch(2)
+    assert data.DatasetSource([dataset, dataset]).epoch_steps(10, 2) == 5
+    endless = data.DatasetSource([dataset.repeat()])
+    assert endless.samples is None
+    assert endless.epoch_steps(None, 1) is None
+
+
+def test_an_empty_dataset_is_refused():
+    empty = tf.data.Dataset.range(0).batch(2)
+    with pytest.raises(ValueError, match="dataset of worker 2 is empty"):
+        data.DatasetSource([empty], first=2)
