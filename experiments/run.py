@@ -37,8 +37,7 @@ flags.DEFINE_float(
     "theta",
     None,
     "FDA: synchronise when the estimated model variance exceeds this (squared "
-    "norm of weights, 0 or more; default: the task's, 1.5 for LeNet-5, 50 for "
-    "VGG16*).",
+    "norm of weights, 0 or more; default: the task's, 3, 1.5 and 50).",
 )
 flags.DEFINE_integer("workers", 5, "K, 1 or more.")
 flags.DEFINE_string(
@@ -50,8 +49,8 @@ flags.DEFINE_string(
 flags.DEFINE_integer(
     "epochs",
     None,
-    "Passes over all training data at most (default: the task's, 60 for "
-    "LeNet-5, 100 for VGG16*); the model is evaluated after each.",
+    "Passes over all training data at most; the model is evaluated after each "
+    "(default: the task's, 60, 60 and 100).",
 )
 flags.DEFINE_integer(
     "steps", None, "Steps at most, if that is fewer; all workers do one each."
@@ -77,8 +76,8 @@ flags.DEFINE_enum(
 flags.DEFINE_float(
     "learning_rate",
     None,
-    "Of the workers' optimizer (default: Adam .001; fedavgm SGD .0316; "
-    "fedadam, fedyogi SGD .01).",
+    "Of the workers' optimizer (default: the task's Adam, .002, .001 and .001; "
+    "fedavgm SGD .0316; fedadam, fedyogi SGD .01).",
 )
 flags.DEFINE_float(
     "server_learning_rate",

@@ -90,16 +90,11 @@ class ArraySource:
             shuffle = place // size
         else:
             shuffle = place // size + step * (1 + self.batch_size // size)
-        seeds = tf.stack(
-            [
-                tf.fill([self.batch_size], tf.constant(self.seed, tf.int64)),
-                tf.fill([self.batch_size], worker),
-                shuffle,
-            ],
-            axis=1,
-        )
         return tf.raw_ops.RandomIndexShuffle(
-            index=place % size, seed=seeds, max_index=size - 1, rounds=8
+            index=place % size,
+            seed=_keys(self.seed, worker, shuffle),
+            max_index=size - 1,
+            rounds=8,
         )
 
     def batch(self, worker: tf.Tensor, step: tf.Tensor) -> Any:
@@ -185,6 +180,31 @@ def source(
     if all(are_datasets):
         return DatasetSource(shards, first)
     return ArraySource(shards, batch_size, sampling, seed, first)
+
+
+def _keys(seed: int, worker: tf.Tensor, shuffle: tf.Tensor) -> tf.Tensor:
+    """Returns the int64 [n, 3] keys of n shuffles, by SplitMix64.
+
+    The kernel keeps only the low bits of each key (8, for shards of up to
+    2^16 samples), so these must be well mixed: plain numbers would give the
+    same shuffle every 256 passes.
+    """
+    mixed = tf.fill(tf.shape(shuffle), tf.constant(seed, tf.int64))
+    for number in (worker, shuffle):
+        mixed = (mixed ^ number) + _signed(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ _right(mixed, 30)) * _signed(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ _right(mixed, 27)) * _signed(0x94D049BB133111EB)
+        mixed = mixed ^ _right(mixed, 31)
+    keys = [mixed, _right(mixed, 21), _right(mixed, 42)]
+    return tf.stack(keys, axis=1) & (2**21 - 1)
+
+
+def _right(number: tf.Tensor, bits: int) -> tf.Tensor:
+    return tf.bitwise.right_shift(number, tf.constant(bits, tf.int64))
+
+
+def _signed(number: int) -> int:
+    return number - 2**64 if number >= 2**63 else number
 
 
 def _length(shard: tuple, worker: int) -> int:

@@ -59,7 +59,8 @@ def test_independent_draws_are_distinct_within_a_batch_and_uniform(size):
     steps = 1500
     batches = drawn(made, 0, steps)
     assert all(len(set(batch)) == 8 for batch in batches)
-    assert len({tuple(batch) for batch in batches}) == steps
+    # The kernel has about 2^24 shuffles: two of 1,500 may be the same.
+    assert len({tuple(batch) for batch in batches}) >= steps - 2
     counts = np.bincount(batches.ravel(), minlength=size)
     mean = steps * 8 / size
     chi2 = ((counts - mean) ** 2 / (mean * (1 - 8 / size))).sum()

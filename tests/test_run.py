@@ -67,7 +67,7 @@ def test_flags_agree_with_the_tables():
 def test_defaults_are_the_task_s():
     runs, unused = plan()
     assert [run.algorithm for run in runs] == FLAGS["algorithm"]
-    assert [run.theta for run in runs] == [None, 1.5, 1.5]
+    assert [run.theta for run in runs] == [None, 3.0, 3.0]
     assert runs[2].sketch_depth == 5 and runs[2].sketch_width == 250
     assert runs[0].target_accuracy == 0.95 and runs[0].batch_size == 32
     assert not unused
@@ -93,7 +93,7 @@ def test_unused_flags_are_dropped():
 
 def test_run_id_is_readable():
     run_id = plan(algorithm=["sketch"], split="sorted:0.6")[0][0].run_id
-    for part in ("lenet5_mnist5000", "sketch", "theta1.5", "K5", "sorted0.6"):
+    for part in ("lenet5_mnist5000", "sketch", "theta3.0", "K5", "sorted0.6"):
         assert f"{part}-" in run_id
     assert "/" not in run_id and ":" not in run_id
 
@@ -140,7 +140,7 @@ def test_algorithms_have_parts(name):
     rate = float(optimizer.learning_rate)
     assert rate == pytest.approx(settings.learning_rate)
     if name in fda_tf.MONITORS:
-        assert parts.sync.theta == 1.5
+        assert parts.sync.theta == 3.0
         assert isinstance(parts.sync.monitor, fda_tf.MONITORS[name])
 
 
@@ -350,7 +350,7 @@ def test_config_file(finished):
     assert {flag.name for flag in own} < set(values)
     assert values["algorithm"] == "synchronous" and values["seed"] == 0
     assert values["theta"] is None and values["workers"] == 2
-    assert values["batch_size"] == 10 and values["learning_rate"] == 1e-3
+    assert values["batch_size"] == 10 and values["learning_rate"] == 2e-3
     assert values["run_id"] == folder.name
     assert values["train_samples"] == 60 and "git_commit" in values
     assert {"tensorflow", "keras", "numpy", "python"} < set(values["versions"])
@@ -394,7 +394,7 @@ def test_summary_replaces_a_row(tmp_path):
     assert list(rows) == [settings.run_id for settings in runs]
     assert rows[runs[1].run_id]["reached"] is False
     assert rows[runs[1].run_id]["steps"] is None
-    assert rows[runs[2].run_id]["theta"] == 1.5
+    assert rows[runs[2].run_id]["theta"] == 3.0
 
 
 def test_stops_at_its_target(data, tmp_path, capsys):
