@@ -136,7 +136,8 @@ def summarise(
 
     Syncs are completed ones, without the last, which ends training; bytes are
     the paper's, those of `wire_bytes_to_target` what really crosses the wire.
-    All counts are of all workers, and without those of the last sync.
+    All counts are of all workers, and without those of the last sync; memory
+    is this process's.
 
     Args:
         rows: the library's rows, one per evaluation, at least one.

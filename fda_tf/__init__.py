@@ -3,21 +3,19 @@
 from fda_tf import launch, partition
 from fda_tf.cluster import train
 from fda_tf.history import History, Plan
-from fda_tf.monitors import MONITORS
-from fda_tf.monitors import ExactMonitor
-from fda_tf.monitors import LinearMonitor
-from fda_tf.monitors import MaxMonitor
-from fda_tf.monitors import Monitor
-from fda_tf.monitors import NaiveMonitor
-from fda_tf.monitors import SketchMonitor
+from fda_tf.monitors import (
+    MONITORS,
+    ExactMonitor,
+    LinearMonitor,
+    MaxMonitor,
+    Monitor,
+    NaiveMonitor,
+    SketchMonitor,
+)
 from fda_tf.replicas import Replicas, connect
-from fda_tf.server import Average
-from fda_tf.server import ServerOptimizer
-from fda_tf.server import Yogi
+from fda_tf.server import Average, ServerOptimizer, Yogi
 from fda_tf.simulation import simulate
-from fda_tf.sync import Every
-from fda_tf.sync import EveryStep
-from fda_tf.sync import VarianceThreshold
+from fda_tf.sync import Every, EveryStep, VarianceThreshold
 
 __all__ = [
     "MONITORS",

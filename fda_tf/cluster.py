@@ -1,11 +1,12 @@
 """The same loop with one worker in each process of a cluster."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
-from typing import Any
-
-from fda_tf import data, history, replicas as replicas_lib
+from fda_tf import data, history
+from fda_tf import replicas as replicas_lib
 from fda_tf.worker import Worker
 from fda_tf.workers import Workers
 
@@ -143,9 +144,7 @@ def describe(plan: history.Plan, worker: Worker) -> dict[str, Any]:
 def agree_on(replicas: Any, settings: dict[str, Any]) -> None:
     """Raises ValueError on every worker unless all have equal settings."""
     everyone = replicas.gather_json(settings)
-    errors = {
-        k: s["error"] for k, s in enumerate(everyone) if "error" in s
-    }
+    errors = {k: s["error"] for k, s in enumerate(everyone) if "error" in s}
     if errors and replicas.index not in errors:
         k = min(errors)
         raise ValueError(f"Worker {k} cannot start: {errors[k]}")

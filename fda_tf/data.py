@@ -53,8 +53,7 @@ class ArraySource:
     ):
         if sampling not in SAMPLINGS:
             raise ValueError(
-                f"Unknown sampling {sampling!r}. Known: "
-                f"{', '.join(SAMPLINGS)}."
+                f"Unknown sampling {sampling!r}. Known: {', '.join(SAMPLINGS)}."
             )
         if not (isinstance(batch_size, int) and batch_size >= 1):
             raise ValueError(

@@ -71,7 +71,9 @@ class Plan:
     """
 
     steps: int
-    sync: Any = dataclasses.field(default_factory=lambda: VarianceThreshold(1.5))
+    sync: Any = dataclasses.field(
+        default_factory=lambda: VarianceThreshold(1.5)
+    )
     server: Any = dataclasses.field(default_factory=Average)
     statistics: str = "average"
     validation_data: Any = None
@@ -111,7 +113,8 @@ class Plan:
         every = self.evaluate_every or epoch
         if every is None:
             return self.steps
-        return min(self.steps, math.ceil((math.floor(step / every) + 1) * every))
+        following = math.ceil((math.floor(step / every) + 1) * every)
+        return min(self.steps, following)
 
 
 class Recorder:

@@ -63,7 +63,9 @@ class Replicas:
 
     def broadcast(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the chief's tensors, bit for bit; eager."""
-        wide = [t if t.dtype.is_floating else tf.cast(t, tf.int64) for t in tensors]
+        wide = [
+            t if t.dtype.is_floating else tf.cast(t, tf.int64) for t in tensors
+        ]
         own = wide if self.is_chief else [tf.zeros_like(t) for t in wide]
         return [
             tf.cast(total, tensor.dtype)
@@ -223,10 +225,11 @@ def read_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
             f"TF_CONFIG has the jobs {sorted(cluster)}; expected 'worker', "
             "and at most one 'chief' besides."
         )
-    if not 0 <= task < len(cluster.get(job, [])):
+    counts = {name: len(tasks) for name, tasks in cluster.items()}
+    if not 0 <= task < counts.get(job, 0):
         raise ValueError(
             f"TF_CONFIG says that this is task {job}:{task}, but its cluster "
-            f"lists {({j: len(t) for j, t in cluster.items()})} tasks."
+            f"lists this many tasks: {counts}."
         )
     for address in sum(cluster.values(), []):
         if not str(address).rpartition(":")[2].isdigit():

@@ -45,7 +45,8 @@ class Simulation(Workers):
         self._weights = _stack("weights", workers, start.weights)
         self._statistics = _stack("statistics", workers, start.statistics)
         self._rest = [
-            _stack("rest", workers, group.pack()) for group in self.lanes[0].rest
+            _stack("rest", workers, group.pack())
+            for group in self.lanes[0].rest
         ]
         for k in range(workers):
             seeds = self.lanes[0].own_seeds(k)
@@ -82,6 +83,15 @@ class Simulation(Workers):
 
     def gather(self, of):
         return tf.stack([of(self._snapshot(k)) for k in range(self.count)])
+
+    def state_bytes(self) -> int:
+        """Returns the bytes that the state of all workers takes."""
+        stacks = [self._weights, self._statistics, *self._rest]
+        return sum(
+            stacked.shape.num_elements() * stacked.dtype.size
+            for stack in stacks
+            for stacked in stack
+        )
 
     def _step_lanes(self, first, lanes, step):
         # All loads, then all steps, then all stores: TensorFlow keeps the

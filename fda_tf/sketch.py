@@ -135,6 +135,8 @@ class AMSSketch:
         arrays = _fold_tables(tables, self.width)
         if self._groups > 1:
             arrays |= _pass_tables(tables, self.size // self.width)
+        else:
+            arrays["columns"] = tables.flips[0]
         with tf.init_scope():  # also when made inside a tf.function
             self._tables = {k: tf.constant(v) for k, v in arrays.items()}
 
@@ -173,10 +175,9 @@ class AMSSketch:
         else:
             missing = self._places * self.width - self.size
             padded = tf.pad(vector, [[0, missing]])
-            sums = tf.reshape(padded, [self._places, 1, self.width])
-        return _fold(
-            sums, tables["columns"], tables["order"], tables["weights"]
-        )
+            blocks = tf.reshape(padded, [self._places, self.width])
+            sums = blocks * tables["columns"]
+        return _fold(sums, tables["order"], tables["weights"])
 
     def _sum_groups(self, vector):
         """Returns the groups' weighted sum: [places, depth, width]."""
@@ -191,7 +192,7 @@ class AMSSketch:
             return sums
         tail = tf.pad(vector[-tail:], [[0, self.width - tail]])
         return tf.tensor_scatter_nd_add(
-            sums, tables["tail_cells"], tables["tail_signs"] * tail
+            sums, tables["tail_cells"], tables["tail_weights"] * tail
         )
 
 
@@ -273,11 +274,7 @@ def _fold_tables(tables, width):
         blocks = (place + tables.rotations[0][:, None]) % places
         order[rows, tables.shifts] = blocks
         weights[rows, tables.shifts] = tables.signs[0].T
-    return {
-        "columns": tables.flips[-1],
-        "order": order.reshape(shape),
-        "weights": weights.reshape(shape),
-    }
+    return {"order": order.reshape(shape), "weights": weights.reshape(shape)}
 
 
 def _pass_tables(tables, whole):
@@ -297,16 +294,16 @@ def _pass_tables(tables, whole):
     rows = np.arange(depth)
     block = (np.arange(places)[:, None] + tables.rotations[-1]) % places
     signs[groups - 1][block >= last] = 0
-    # What is added before a flip is flipped, so the last flip is the fold's.
     flips = np.ones([passes * length, tables.flips.shape[1]], np.float32)
-    flips[1:groups] = tables.flips[:-1]
+    flips[:groups] = tables.flips
     tail = (last - tables.rotations[-1]) % places
     return {
         "rotations": rotations.reshape(passes, length, depth),
         "signs": signs.reshape(passes, length, places, depth),
         "flips": flips.reshape(passes, length, -1),
         "tail_cells": np.stack([tail, rows], axis=1).astype(np.int32),
-        "tail_signs": tables.signs[-1, tail, rows][:, None].astype(np.float32),
+        "tail_weights": tables.signs[-1, tail, rows][:, None]
+        * tables.flips[-1],
     }
 
 
@@ -314,8 +311,8 @@ def _pass_tables(tables, whole):
 def _add_groups(blocks, rotations, signs, flips):
     """Returns sum_t s[t, q, r] h[t, c] block[t, q + o[t, r]][c]: [Q, depth, W].
 
-    Written by Horner's rule, sums = sums * flips[t] + signs[t] * blocks: one
-    sign costs one multiplication, and XLA makes one vectorised loop of a pass.
+    By Horner's rule, sums = (sums + signs[t] * blocks) * flips[t]: the column
+    signs cost one multiplication, and XLA makes one vectorised loop of a pass.
     """
     passes, length, places, depth = signs.shape
     place = tf.range(places)[:, None]
@@ -326,7 +323,7 @@ def _add_groups(blocks, rotations, signs, flips):
             turned = tf.where(turned < places, turned, turned - places)
             group = tf.gather(blocks, (i * length + j) * places + turned)
             weight = tf.cast(signs[i, j], tf.float32)[:, :, None]
-            sums = sums * flips[i, j] + weight * group
+            sums = (sums + weight * group) * flips[i, j]
         return i + 1, sums
 
     sums = tf.zeros([places, depth, blocks.shape[1]])
@@ -336,23 +333,27 @@ def _add_groups(blocks, rotations, signs, flips):
 
 
 @tf.function(jit_compile=True)
-def _fold(sums, columns, order, weights):
+def _fold(sums, order, weights):
     """Returns sum_k of row order[r, k], weighted and shifted by k: [depth, W].
 
-    Two rounds of shifts that are known at compile time: k = B k1 + k0.
+    Two rounds of shifts that are known at compile time: k = B k1 + k0. The
+    first B - 1 columns of the first round, where rows wrap round, are computed
+    from a copy of the rows' edges: cheaper than a longer copy of all rows.
     """
-    depth, steps, base = order.shape
-    width = columns.shape[0]
-    sums = tf.reshape(sums * columns, [-1, width])
-    turns = base - 1
-    sums = tf.concat([sums[:, width - turns :], sums], axis=1)
-    near = 0.0
-    for k in range(base):
-        shifted = sums[:, turns - k : turns - k + width]
-        near += weights[:, :, k, None] * tf.gather(shifted, order[:, :, k])
-    near = tf.concat([near, near], axis=2)
-    far = 0.0
-    for k in range(steps):
-        start = width - base * k
-        far += near[:, k, start : start + width]
-    return far
+    _, steps, base = order.shape
+    width, turns = sums.shape[-1], base - 1
+    sums = tf.reshape(sums, [-1, width])
+
+    def shift(rows, length):
+        total = 0.0
+        for k in range(base):
+            shifted = rows[:, turns - k : turns - k + length]
+            moved = tf.gather(shifted, order[:, :, k])
+            total += weights[:, :, k, None] * moved
+        return total
+
+    edges = tf.concat([sums[:, width - turns :], sums[:, :turns]], axis=1)
+    outer, inner = shift(edges, turns), shift(sums, width - turns)
+    near = tf.concat([outer, inner, outer, inner], axis=2)
+    starts = [width - base * k for k in range(steps)]
+    return tf.add_n([near[:, k, i : i + width] for k, i in enumerate(starts)])

@@ -1,5 +1,7 @@
 """The one loop, in simulation and on a cluster alike.
 
+Every step of it reads like the paper's pseudocode:
+
     step locally -> project the drift -> mean over workers
       -> estimate > theta? -> synchronise
 """
@@ -98,7 +100,9 @@ class Trainer:
         self.interval.assign_add(1)
         estimate, crossed, finite = self._check()
         due = self.sync.due(
-            Clock(self.step.read_value(), self.interval.read_value(), self.epoch)
+            Clock(
+                self.step.read_value(), self.interval.read_value(), self.epoch
+            )
         )
         cause = tf.where(crossed, 1, tf.where(due, 2, 0))
         if finite and cause > 0:

@@ -108,9 +108,7 @@ def squared_norm(vector: Sequence[tf.Tensor]) -> tf.Tensor:
 
 def dot(u: Sequence[tf.Tensor], v: Sequence[tf.Tensor]) -> tf.Tensor:
     """Returns <u, v>, a float32 scalar."""
-    return tf.add_n(
-        [tf.tensordot(a, b, 1) for a, b in zip(u, v, strict=True)]
-    )
+    return tf.add_n([tf.tensordot(a, b, 1) for a, b in zip(u, v, strict=True)])
 
 
 def variables(vector: Sequence[tf.Tensor], name: str) -> list[tf.Variable]:
@@ -121,9 +119,7 @@ def variables(vector: Sequence[tf.Tensor], name: str) -> list[tf.Variable]:
     ]
 
 
-def assign(
-    targets: Sequence[tf.Variable], values: Sequence[tf.Tensor]
-) -> None:
+def assign(targets: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> None:
     """Puts each value into its variable."""
     for target, value in zip(targets, values, strict=True):
         target.assign(value)

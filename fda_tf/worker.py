@@ -143,7 +143,7 @@ def check_weights(model: keras.Model) -> None:
             raise ValueError(
                 f"The trainable variable {variable.path!r} is "
                 f"{variable.dtype}; expected float32. For lower precision "
-                'use a policy such as keras.mixed_precision.set_global_policy('
+                "use a policy such as keras.mixed_precision.set_global_policy("
                 '"mixed_bfloat16"), which keeps float32 variables.'
             )
 

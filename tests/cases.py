@@ -6,6 +6,7 @@ import small
 import fda_tf
 
 STEPS, BATCH = 200, 8
+FEW = ("linear", "sketch", "every epoch", "rich")  # for larger clusters
 
 
 def cases():

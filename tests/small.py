@@ -84,9 +84,7 @@ def history_of(history):
             for v in history.model.non_trainable_variables
             if v.dtype == "float32"
         ],
-        "row": {
-            k: v for k, v in history.rows[-1].items() if k != "seconds"
-        },
+        "row": {k: v for k, v in history.rows[-1].items() if k != "seconds"},
     }
 
 

@@ -43,6 +43,8 @@ def cluster(request, tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_cluster_does_as_the_simulation(cluster, name):
+    if name not in cluster[0]:
+        pytest.skip("two processes do all cases, four do a few")
     build, options = cases.cases()[name]
     run = fda_tf.simulate(
         lambda: build(1), small.shards(len(cluster)), **options
@@ -58,23 +60,23 @@ def test_cluster_does_as_the_simulation(cluster, name):
         np.testing.assert_allclose(
             got["weights"], expected["weights"], atol=1e-5
         )
-        for a, b in zip(
-            got["statistics"], expected["statistics"], strict=True
-        ):
+        for a, b in zip(got["statistics"], expected["statistics"], strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
         for key, value in expected["row"].items():
             near = pytest.approx(value, rel=1e-3, abs=1e-5, nan_ok=True)
             assert got["row"][key] == near, key
 
 
-@pytest.mark.parametrize("name", ["naive", "linear", "sketch", "exact", "max"])
-def test_the_cases_have_synchronisations_and_quiet_checks(cluster, name):
+def test_the_cases_have_synchronisations_and_quiet_checks(cluster):
+    names = set(fda_tf.MONITORS) & set(cluster[0])
+    assert {"linear", "sketch"} <= names
     for worker in cluster:
-        assert 1 <= len(worker[name]["syncs"]) < cases.STEPS
+        for name in names:
+            assert 1 <= len(worker[name]["syncs"]) < cases.STEPS
 
 
 def test_all_workers_hold_the_same_final_model(cluster):
-    for name in CASES:
+    for name in set(CASES) & set(cluster[0]):
         first = cluster[0][name]["weights"]
         for worker in cluster[1:]:
             assert worker[name]["weights"] == first
@@ -118,9 +120,7 @@ def test_a_chief_that_never_comes_ends_the_start_up():
 def test_those_who_came_hear_who_is_missing_and_strangers_do_not_count():
     addresses = [f"127.0.0.1:{port}" for port in launch.free_ports(3)]
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        came = [
-            pool.submit(rendezvous.meet, addresses, k, 2.0) for k in (0, 1)
-        ]
+        came = [pool.submit(rendezvous.meet, addresses, k, 2.0) for k in (0, 1)]
         host, port = addresses[0].split(":")
         time.sleep(0.5)
         with socket.create_connection((host, int(port))) as stranger:

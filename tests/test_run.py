@@ -409,6 +409,17 @@ def test_stops_at_its_target(data, tmp_path, capsys):
     assert "naive: reached the target" in out and "0.05" in out
 
 
+def test_bad_drift_is_said_in_a_line(data, tmp_path, capsys):
+    code = command(
+        *SMALL, "--algorithm=linear", "--learning_rate=1e38",
+        f"--data_dir={data}", f"--results_dir={tmp_path}",
+    )  # fmt: skip
+    err = capsys.readouterr().err
+    assert code == 1 and err.startswith("Error: ") and err.count("\n") == 1
+    assert "worker 0" in err and "tep 1" in err
+    assert not (_folder(tmp_path, "linear") / "summary.json").exists()
+
+
 def test_interrupted_run_is_readable(data, tmp_path, monkeypatch, capsys):
     original = results.RunFolder.evaluation
 

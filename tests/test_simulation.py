@@ -17,9 +17,7 @@ THETAS = {"naive": 0.5, "linear": 0.3, "exact": 0.2, "max": 0.6, "sketch": 0.3}
 def simulate(sync, build=small.linear_model, workers=WORKERS, **options):
     """Runs the small problem; returns its history."""
     settings = {"steps": STEPS, "batch_size": BATCH} | options
-    return fda_tf.simulate(
-        build, small.shards(workers), sync=sync, **settings
-    )
+    return fda_tf.simulate(build, small.shards(workers), sync=sync, **settings)
 
 
 def batches(workers=WORKERS, **settings):
@@ -445,9 +443,7 @@ def test_settings_that_cannot_work_are_refused(options, message):
 def test_shards_that_cannot_work_are_refused():
     x, y = small.data()
     with pytest.raises(ValueError, match="workers=3, but 4 shards"):
-        fda_tf.simulate(
-            small.linear_model, small.shards(4), steps=1, workers=3
-        )
+        fda_tf.simulate(small.linear_model, small.shards(4), steps=1, workers=3)
     for shards, message in (
         ([], "Expected one shard for each worker"),
         ([(x, y), (x[:0], y[:0])], "shard of worker 1 is empty"),

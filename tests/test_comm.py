@@ -1,0 +1,25 @@
+"""The meter: bytes of the tensors that were handed over."""
+
+import pytest
+import tensorflow as tf
+
+from fda_tf import comm
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_counts_what_is_handed_in_and_what_a_ring_sends(workers):
+    meter = comm.Meter(workers)
+
+    @tf.function
+    def send(times):
+        for _ in tf.range(times):
+            meter.all_reduce("model", [tf.zeros(10), tf.zeros([2, 2])])
+
+    send(3)
+    meter.all_reduce("state", [tf.zeros(1, tf.bfloat16)])
+    alone = workers == 1
+    assert meter.paid("model") == (0 if alone else 3 * 14 * 4 * workers)
+    assert meter.paid("state") == (0 if alone else 2 * workers)
+    # each of K workers sends 2 (K-1)/K of its tensor
+    assert meter.on_wire("model") == 3 * 14 * 4 * 2 * (workers - 1)
+    assert meter.paid("eval") == 0

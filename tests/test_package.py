@@ -1,0 +1,43 @@
+"""The front page: what `fda_tf` offers, documents and imports."""
+
+import ast
+import inspect
+import pathlib
+
+import pytest
+
+import fda_tf
+
+PACKAGE = pathlib.Path(fda_tf.__file__).parent
+
+
+def test_all_is_what_there_is():
+    assert sorted(fda_tf.__all__) == sorted(set(fda_tf.__all__))
+    for name in fda_tf.__all__:
+        assert hasattr(fda_tf, name)
+
+
+@pytest.mark.parametrize("name", fda_tf.__all__)
+def test_public_things_are_documented(name):
+    thing = getattr(fda_tf, name)
+    if callable(thing) or inspect.ismodule(thing):
+        doc = inspect.getdoc(thing)
+        assert doc and doc.splitlines()[0].endswith("."), name
+
+
+def test_one_file_knows_tf_distribute():
+    knowing = [
+        path.name
+        for path in PACKAGE.glob("*.py")
+        if any(
+            isinstance(node, ast.Attribute) and node.attr == "distribute"
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    ]
+    assert knowing == ["replicas.py"]
+
+
+def test_the_version_is_that_of_the_metadata():
+    from importlib import metadata
+
+    assert metadata.version("fda_tf") == fda_tf.__version__

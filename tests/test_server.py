@@ -1,0 +1,131 @@
+"""Server optimizers on the pseudo-gradient, against their formulas."""
+
+import keras
+import numpy as np
+import pytest
+import small
+
+import fda_tf
+from fda_tf.vectors import Layout
+
+SHAPES = [(2, 3), (3,)]
+W0 = np.linspace(-1, 1, 9).astype(np.float32)
+
+
+def rounds(optimizer, means):
+    """Returns w_0 after a server has seen each of the workers' means."""
+    server = fda_tf.ServerOptimizer(optimizer)
+    server.build(Layout(SHAPES), ["dense/kernel", "dense/bias"])
+    w0 = small.as_tensors(W0)
+    for mean in means:
+        w0 = server.apply(w0, small.as_tensors(mean))
+    return np.concatenate(w0)
+
+
+def means(count=3):
+    """Returns some means of the workers' models."""
+    return np.random.default_rng(0).normal(size=(count, 9)).astype(np.float32)
+
+
+def by_hand(update):
+    """Returns w_0 after `update(w, gradient, round)` for each mean."""
+    w = W0.astype(np.float64)
+    for t, mean in enumerate(means(), start=1):
+        w = update(w, w - mean, t)
+    return w
+
+
+def test_sgd_of_rate_one_is_plain_averaging():
+    got = rounds(keras.optimizers.SGD(1.0), means(1))
+    np.testing.assert_allclose(got, means(1)[0], atol=1e-6)
+    (plain,) = fda_tf.Average().apply(
+        small.as_tensors(W0), small.as_tensors(means(1)[0])
+    )
+    np.testing.assert_array_equal(plain, means(1)[0])
+
+
+def test_fedavgm():
+    v = np.zeros(9)
+
+    def update(w, g, t):
+        v[:] = 0.9 * v - 0.5 * g
+        return w + v
+
+    got = rounds(keras.optimizers.SGD(0.5, momentum=0.9), means())
+    np.testing.assert_allclose(got, by_hand(update), rtol=1e-4, atol=1e-5)
+
+
+def test_fedadam():
+    m, v = np.zeros(9), np.zeros(9)
+
+    def update(w, g, t):
+        m[:] = 0.9 * m + 0.1 * g
+        v[:] = 0.999 * v + 0.001 * g**2
+        step = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
+        return w - 0.1 * step
+
+    got = rounds(keras.optimizers.Adam(0.1), means())
+    np.testing.assert_allclose(got, by_hand(update), rtol=1e-3, atol=1e-4)
+
+
+def test_fedyogi():
+    m, v = np.zeros(9), np.full(9, 1e-6)
+
+    def update(w, g, t):
+        m[:] = 0.9 * m + 0.1 * g
+        v[:] = v - 0.01 * g**2 * np.sign(v - g**2)
+        return w - 0.1 * m / (np.sqrt(v) + 1e-3)
+
+    got = rounds(fda_tf.Yogi(0.1), means())
+    np.testing.assert_allclose(got, by_hand(update), rtol=1e-4, atol=1e-5)
+
+
+def test_yogi_is_saved_and_loaded():
+    yogi = fda_tf.Yogi(0.3, beta_1=0.8, epsilon=0.01)
+    config = keras.optimizers.serialize(yogi)
+    again = keras.optimizers.deserialize(config)
+    assert again.get_config() == yogi.get_config()
+
+
+def test_the_schedule_counts_synchronisations():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [1], [1.0, 0.0]
+    )
+    got = rounds(keras.optimizers.SGD(schedule), means())
+    # Rates 1, 1, 0: boundaries are inclusive in Keras.
+    np.testing.assert_allclose(got, means()[1], atol=1e-6)
+
+
+def test_weight_decay_excludes_by_name():
+    optimizer = keras.optimizers.SGD(1.0, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    got = rounds(optimizer, [W0])  # the pseudo-gradient is 0
+    np.testing.assert_allclose(got[:6], 0.5 * W0[:6], atol=1e-6)
+    np.testing.assert_allclose(got[6:], W0[6:], atol=1e-6)
+
+
+def test_a_server_optimizer_trains():
+    run = fda_tf.simulate(
+        small.linear_model,
+        small.shards(4),
+        steps=60,
+        batch_size=8,
+        sync=fda_tf.Every(steps=5),
+        server=fda_tf.ServerOptimizer(
+            keras.optimizers.SGD(0.7, momentum=0.9, nesterov=True)
+        ),
+        validation_data=small.data(),
+    )
+    assert run.rows[-1]["syncs"] == 12
+    assert run.rows[-1]["val_accuracy"] > 0.7
+
+
+def test_impossible_servers_are_refused():
+    with pytest.raises(ValueError, match="takes a keras.optimizers.Optimizer"):
+        fda_tf.ServerOptimizer("adam")
+    with pytest.raises(ValueError, match="learning rate is 0"):
+        fda_tf.ServerOptimizer(keras.optimizers.SGD(0.0))
+    server = fda_tf.ServerOptimizer(keras.optimizers.SGD(1.0))
+    server.build(Layout(SHAPES), ["kernel", "bias"])
+    with pytest.raises(ValueError, match="has been used before"):
+        server.build(Layout(SHAPES), ["kernel", "bias"])

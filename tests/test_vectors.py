@@ -1,0 +1,65 @@
+"""Packing, unpacking and the arithmetic of bucketed vectors."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fda_tf import vectors
+
+SHAPES = [(3, 4), (), (5,), (2, 1, 2), (0, 3), (7,)]
+
+
+def tensors(shapes):
+    """Returns tensors that hold the numbers 0, 1, 2, ... in order."""
+    sizes = [int(np.prod(s)) for s in shapes]
+    parts = np.split(np.arange(sum(sizes), dtype=np.float32), np.cumsum(sizes))
+    pairs = zip(parts, shapes, strict=False)
+    return [tf.reshape(part, shape) for part, shape in pairs]
+
+
+@pytest.mark.parametrize("bucket", [1, 2, 5, 12, 28, 29, 1000])
+def test_buckets_end_to_end_are_the_tensors_end_to_end(bucket):
+    layout = vectors.Layout(SHAPES, bucket)
+    packed = layout.pack(tensors(SHAPES))
+    assert layout.size == 29
+    assert tuple(b.shape[0] for b in packed) == layout.bucket_sizes
+    assert set(layout.bucket_sizes[:-1]) <= {bucket}
+    np.testing.assert_array_equal(np.concatenate(packed), np.arange(29))
+    for a, b in zip(layout.unpack(packed), tensors(SHAPES), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_number_of_buckets_is_that_of_the_size_not_of_the_tensors():
+    many = vectors.Layout([(10,)] * 600, bucket_size=2000)
+    one = vectors.Layout([(6000,)], bucket_size=2000)
+    assert many.bucket_sizes == one.bucket_sizes == (2000, 2000, 2000)
+
+
+def test_nothing_packs_to_nothing():
+    layout = vectors.Layout([])
+    assert layout.size == 0 and layout.pack([]) == ()
+
+
+def test_norm_dot_and_difference():
+    u = (tf.constant([1.0, 2.0]), tf.constant([3.0]))
+    v = (tf.constant([0.0, 4.0]), tf.constant([-1.0]))
+    assert float(vectors.squared_norm(u)) == 14
+    assert float(vectors.dot(u, v)) == 5
+    np.testing.assert_array_equal(
+        np.concatenate(vectors.subtract(u, v)), [1, -2, 4]
+    )
+
+
+def test_the_norm_of_many_numbers_keeps_its_digits():
+    v = np.random.default_rng(0).normal(size=3_000_000).astype(np.float32)
+    expected = np.sum(v.astype(np.float64) ** 2)
+    assert float(vectors.squared_norm([tf.constant(v)])) == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_variables_hold_buckets():
+    held = vectors.variables((tf.constant([1.0]), tf.constant([2.0])), "w")
+    vectors.assign(held, (tf.constant([3.0]), tf.constant([4.0])))
+    assert [float(v[0]) for v in held] == [3.0, 4.0]
+    assert not any(v.trainable for v in held)
