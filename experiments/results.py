@@ -1,8 +1,8 @@
 """The files of a run, and the summary of many.
 
-RESULTS_DIR/RUN_ID/ has config.json and metrics.csv from the start (a row per
-evaluation, written at once, so that a run that is stopped leaves what it
-measured), syncs.csv and summary.json at the end.
+RESULTS_DIR/RUN_ID/ has config.json, metrics.csv (a row per evaluation) and
+syncs.csv (a row per synchronisation) from the start; rows are written at once,
+so that a run that is stopped leaves what it measured. summary.json comes last.
 """
 
 import contextlib
@@ -47,32 +47,43 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / "summary.json").unlink(missing_ok=True)
         write_json(self.path / "config.json", config)
-        write_csv(self.path / "syncs.csv", SYNCS, ())
-        self._file = open(self.path / "metrics.csv", "w", newline="")
-        self._metrics = csv.DictWriter(
-            self._file, METRICS, extrasaction="ignore"
-        )
-        self._metrics.writeheader()
-        self._file.flush()
+        self._metrics = _Table(self.path / "metrics.csv", METRICS)
+        self._syncs = _Table(self.path / "syncs.csv", SYNCS)
 
     def evaluation(self, row: Mapping[str, object]) -> None:
         """Adds one of the library's evaluation rows to metrics.csv."""
-        self._metrics.writerow(with_test_names(row))
-        self._file.flush()
+        self._metrics.add(with_test_names(row))
 
-    def finish(
-        self,
-        syncs: Sequence[Mapping[str, object]],
-        summary: Mapping[str, object],
-    ) -> None:
-        """Writes syncs.csv and, last, summary.json: its being there is done."""
-        write_csv(self.path / "syncs.csv", SYNCS, syncs)
+    def synchronisation(self, row: Mapping[str, object]) -> None:
+        """Adds one of the library's synchronisations to syncs.csv."""
+        self._syncs.add(row)
+
+    def finish(self, summary: Mapping[str, object]) -> None:
+        """Writes, last, summary.json: its being there is done."""
         write_json(self.path / "summary.json", summary)
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *_) -> None:
+        self._metrics.close()
+        self._syncs.close()
+
+
+class _Table:
+    """A CSV whose rows are on disk as soon as they are added."""
+
+    def __init__(self, path: pathlib.Path, columns: Sequence[str]):
+        self._file = open(path, "w", newline="")
+        self._rows = csv.DictWriter(self._file, columns, extrasaction="ignore")
+        self._rows.writeheader()
+        self._file.flush()
+
+    def add(self, row: Mapping[str, object]) -> None:
+        self._rows.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
         self._file.close()
 
 
@@ -85,7 +96,10 @@ class NoFolder(contextlib.nullcontext):
     def evaluation(self, row: Mapping[str, object]) -> None:
         """Does nothing."""
 
-    def finish(self, syncs: Sequence, summary: Mapping[str, object]) -> None:
+    def synchronisation(self, row: Mapping[str, object]) -> None:
+        """Does nothing."""
+
+    def finish(self, summary: Mapping[str, object]) -> None:
         """Does nothing."""
 
 

@@ -96,9 +96,9 @@ def _home(backend: str) -> Any:
             return fda_tf.connect()
         return None
     try:
-        # Each core has a worker of its own (see fda_tf.simulation), which is
-        # faster than all cores on one: 680 steps of LeNet-5 a second on two
-        # cores, against 490 with XLA's threads.
+        # fda_tf.simulate trains one worker on each core at a time. With one
+        # thread for each of them, two cores do 680 steps of LeNet-5 a second
+        # with TensorFlow's own kernels, and 490 with XLA's.
         tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError:
         logging.info("TensorFlow is running already: its threads stay.")
@@ -148,6 +148,7 @@ class _Job:
                 validation_data=self.test,
                 on_evaluation=on_evaluation,
                 on_progress=progress.update,
+                on_synchronisation=folder.synchronisation,
             )
             values = results.summarise(
                 history.rows,
@@ -155,7 +156,7 @@ class _Job:
                 worker_steps_per_second=history.worker_steps_per_second,
                 seconds=history.seconds,
             )
-            folder.finish(history.syncs, values)
+            folder.finish(values)
         if self.chief and self.flags["summary"]:
             summary.append(self.flags["summary"], settings, values)
         progress.finish(values)

@@ -79,8 +79,8 @@ def train(
       batch_size: samples of a batch, for a shard of arrays.
       sampling: "passes" or "independent", for a shard of arrays.
       seed: of the order of the samples.
-      **options: sync, server, statistics and what `fda_tf.history.Plan`
-        has: validation_data, evaluate_every, on_evaluation, on_progress.
+      **options: the other fields of `fda_tf.Plan`: sync, server,
+        statistics, validation_data, evaluate_every, on_evaluation, ...
 
     Returns:
       A `fda_tf.History`, whose `model` has the final average.

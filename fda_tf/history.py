@@ -68,6 +68,7 @@ class Plan:
       on_evaluation: called with the row of each evaluation; training ends
         if it returns True on any worker.
       on_progress: called with such a row, without metrics, every few steps.
+      on_synchronisation: called with the dict of each synchronisation.
     """
 
     steps: int
@@ -81,6 +82,7 @@ class Plan:
     evaluate_every: int | None = None
     on_evaluation: Callable[[dict], Any] | None = None
     on_progress: Callable[[dict], Any] | None = None
+    on_synchronisation: Callable[[dict], Any] | None = None
 
     def __post_init__(self):
         _check_count("steps", self.steps)
@@ -196,15 +198,16 @@ class Recorder:
 
     def _synchronised(self, step: int, cause: str, estimate: float) -> None:
         exact = isinstance(self.trainer.monitor, monitors.ExactMonitor)
-        self.history.syncs.append(
-            {
-                "step": int(step),
-                "interval": int(step) - self._last_sync,
-                "cause": cause,
-                "estimate": float(estimate),
-                "exact": float(estimate) if exact else math.nan,
-            }
-        )
+        done = {
+            "step": int(step),
+            "interval": int(step) - self._last_sync,
+            "cause": cause,
+            "estimate": float(estimate),
+            "exact": float(estimate) if exact else math.nan,
+        }
+        self.history.syncs.append(done)
+        if self.plan.on_synchronisation:
+            self.plan.on_synchronisation(done)
         self._last_sync = int(step)
 
     def _row(self) -> dict:

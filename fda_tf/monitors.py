@@ -46,6 +46,7 @@ class Monitor:
 
     def build(self, sizes: Sequence[int]) -> None:
         """Makes tables for drifts whose buckets have these sizes."""
+        del sizes  # the simplest monitors need none
 
     def state(self, drift: Vector, theta: tf.Tensor) -> tf.Tensor:
         """Returns a worker's state: float32 [floats], the norm first."""
@@ -61,6 +62,7 @@ class Monitor:
 
     def synchronised(self, new: Vector, old: Vector) -> None:
         """Learns that w_0 moved from `old` to `new`."""
+        del new, old  # only what follows the model needs to know
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in vars(self).items() if k[0] != "_"}

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import rendezvous
+from fda_tf import environment, rendezvous
 
 HEARTBEAT_SECONDS = 30  # a process silent for longer is taken for dead
 
@@ -145,7 +145,8 @@ def connect(
     if _connected:
         return _connected[0]
     if os.environ.get("TF_CONFIG"):
-        cluster, job, task = read_tf_config(os.environ["TF_CONFIG"])
+        config = os.environ["TF_CONFIG"]
+        cluster, job, task = environment.read_tf_config(config)
     elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
         cluster, job, task = read_slurm(port)
     else:
@@ -155,6 +156,7 @@ def connect(
     if len(addresses) == 1:
         replicas = Replicas()
     else:
+        _check_unused()
         rendezvous.listen(addresses[index]).close()  # is our port free?
         rendezvous.meet(addresses, index, start_timeout)
         _configure_heartbeat(cluster)
@@ -189,56 +191,6 @@ def current() -> Replicas:
     return Replicas()
 
 
-def read_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
-    """Returns (cluster, job, task index) of a TF_CONFIG.
-
-    Raises:
-      ValueError: for anything that describes no worker of a cluster.
-
-    Example:
-      >>> read_tf_config('{"cluster": {"worker": ["a:1", "b:1"]},'
-      ...                ' "task": {"type": "worker", "index": 1}}')
-      ({'worker': ['a:1', 'b:1']}, 'worker', 1)
-    """
-    example = (
-        '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": '
-        '{"type": "worker", "index": 0}}'
-    )
-    try:
-        config = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"TF_CONFIG is not JSON ({error}): {text[:200]!r}. Expected "
-            f"something like {example}."
-        ) from error
-    try:
-        cluster = {job: list(tasks) for job, tasks in config["cluster"].items()}
-        job, task = config["task"]["type"], int(config["task"]["index"])
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"TF_CONFIG lacks a cluster or a task: {text[:200]!r}. Expected "
-            f"something like {example}."
-        ) from error
-    unknown = set(cluster) - {"chief", "worker"}
-    if unknown or not any(cluster.values()):
-        raise ValueError(
-            f"TF_CONFIG has the jobs {sorted(cluster)}; expected 'worker', "
-            "and at most one 'chief' besides."
-        )
-    counts = {name: len(tasks) for name, tasks in cluster.items()}
-    if not 0 <= task < counts.get(job, 0):
-        raise ValueError(
-            f"TF_CONFIG says that this is task {job}:{task}, but its cluster "
-            f"lists this many tasks: {counts}."
-        )
-    for address in sum(cluster.values(), []):
-        if not str(address).rpartition(":")[2].isdigit():
-            raise ValueError(
-                f"TF_CONFIG has the address {address!r}; expected host:port."
-            )
-    return {"worker": []} | cluster, job, task
-
-
 def read_slurm(port: int = 0) -> tuple[dict[str, list[str]], str, int]:
     """Returns (cluster, job, task index) of the SLURM step we are in."""
     tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
@@ -261,14 +213,20 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
         task_id=task,
         rpc_layer="grpc",
     )
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except RuntimeError as error:
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _check_unused() -> None:
+    """Raises RuntimeError if TensorFlow has been used in this process."""
+    from tensorflow.python.eager import context
+
+    # TensorFlow has no public way to ask.
+    if getattr(context.context(), "_initialized", False):
         raise RuntimeError(
-            "fda_tf.connect() must come first in the script: TensorFlow was "
-            "already in use when it was called, and can no longer join "
-            "a cluster."
-        ) from error
+            "fda_tf.connect() must come first in the script: TensorFlow has "
+            "been used already (a tensor, a model), and can no longer join "
+            "a cluster. Move the call up."
+        )
 
 
 def _configure_heartbeat(cluster: dict[str, list[str]]) -> None:

@@ -140,8 +140,8 @@ def simulate(
       batch_size: samples of a worker's batch, for shards of arrays.
       sampling: "passes" or "independent", for shards of arrays.
       seed: of the order of the samples.
-      **options: sync, server, statistics and what `fda_tf.history.Watch`
-        has: validation_data, evaluate_every, on_evaluation, on_progress.
+      **options: the other fields of `fda_tf.Plan`: sync, server,
+        statistics, validation_data, evaluate_every, on_evaluation, ...
 
     Returns:
       A `fda_tf.History`, whose `model` has the final average.

@@ -15,7 +15,7 @@ import pytest
 import small
 
 import fda_tf
-from fda_tf import launch, rendezvous, replicas
+from fda_tf import environment, launch, rendezvous, replicas
 
 CASES = list(cases.cases())
 UNLIKE = {
@@ -164,13 +164,26 @@ def test_a_port_in_use_is_refused():
 )
 def test_a_wrong_tf_config_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        replicas.read_tf_config(text)
+        environment.read_tf_config(text)
 
 
-def test_tf_config_without_connect_is_refused(monkeypatch):
+@pytest.fixture
+def unconnected(monkeypatch):
+    """As if `connect()` had not been called in this process."""
+    monkeypatch.setattr(replicas, "_connected", [])
+
+
+def test_tf_config_without_connect_is_refused(monkeypatch, unconnected):
     monkeypatch.setenv("TF_CONFIG", launch.tf_configs(2)[0])
     with pytest.raises(RuntimeError, match=r"fda_tf.connect\(\) was not"):
         fda_tf.train(small.linear_model(), small.data(), steps=1)
+
+
+def test_connect_comes_first(monkeypatch, unconnected):
+    small.linear_model()  # uses TensorFlow
+    monkeypatch.setenv("TF_CONFIG", launch.tf_configs(2)[0])
+    with pytest.raises(RuntimeError, match="must come first in the script"):
+        fda_tf.connect()
 
 
 def test_slurm_gives_each_task_its_place(monkeypatch):
