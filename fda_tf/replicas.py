@@ -213,7 +213,15 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
         task_id=task,
         rpc_layer="grpc",
     )
-    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    processes = sum(map(len, cluster.values()))
+    if strategy.num_replicas_in_sync != processes:
+        raise ValueError(
+            f"{strategy.num_replicas_in_sync} replicas in {processes} "
+            "processes: this process sees several GPUs, and one process is "
+            "one worker with one GPU. Set CUDA_VISIBLE_DEVICES for each."
+        )
+    return strategy
 
 
 def _check_unused() -> None:

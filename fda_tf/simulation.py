@@ -131,6 +131,11 @@ def simulate(
 ) -> history.History:
     """Trains K simulated workers on one machine.
 
+    On a CPU it is fastest with one thread for each operation, since each core
+    has a worker of its own, and for small convolutions without XLA: call
+    `tf.config.threading.set_intra_op_parallelism_threads(1)` before anything
+    else, and compile the model with `jit_compile=False`.
+
     Args:
       build: a function with no arguments that returns a compiled model.
       shards: one (x, y) or (x, y, sample_weight) of arrays a worker, or one

@@ -37,63 +37,12 @@ what an ideal, 4-wise independent row has. Only h is common to the rows; given
 h they are independent, with equal means.
 """
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-# Groups that one compiled loop nest adds up, at least, when there are more: it
-# then touches the accumulator once for all of them. Below 16 XLA chooses other
-# loops, three times slower (TensorFlow 2.21).
-_GROUPS_PER_PASS = 16
-
-
-class Tables(NamedTuple):
-    """The random choices of a sketch, named as in the module's docstring."""
-
-    rotations: np.ndarray  # o: int32 [T, depth], in blocks, 0..Q-1
-    signs: np.ndarray  # s: int8 [T, Q, depth], 1 or -1
-    flips: np.ndarray  # float32 [T, W], 1 or -1; h[t] = product of flips[t:]
-    shifts: np.ndarray  # p: int32 [depth, Q], distinct in a row, 0..W-1
-
-
-def draw_tables(
-    size: int, depth: int, width: int, seed: int | Sequence[int]
-) -> Tables:
-    """Draws the random choices of a sketch: equal arguments, equal tables.
-
-    Args:
-      size: number of coordinates of the vectors.
-      depth: number of rows.
-      width: number of cells of a row.
-      seed: one or more integers from 0 to 2^32 - 1.
-
-    Returns:
-      The tables, as NumPy arrays.
-
-    Example:
-      >>> draw_tables(1000, depth=5, width=10, seed=0).signs.shape
-      (10, 10, 5)
-    """
-    blocks = -(-size // width)
-    places = min(width, blocks)
-    groups = -(-blocks // places)
-    # The stream of RandomState is frozen (NEP 19): workers with unlike versions
-    # of NumPy draw the same tables.
-    random = np.random.RandomState(seed)
-
-    def coins(*shape):
-        return random.randint(0, 2, shape, np.int8) * np.int8(2) - np.int8(1)
-
-    shifts = [random.permutation(width)[:places] for _ in range(depth)]
-    return Tables(
-        rotations=random.randint(0, places, (groups, depth), np.int32),
-        signs=coins(groups, places, depth),
-        flips=coins(groups, width).astype(np.float32),
-        shifts=np.array(shifts, np.int32),
-    )
+from fda_tf import sketch_tables
 
 
 class AMSSketch:
@@ -130,11 +79,11 @@ class AMSSketch:
     ):
         _check(size, depth, width, seed)
         self.size, self.depth, self.width = int(size), int(depth), int(width)
-        tables = draw_tables(self.size, self.depth, self.width, seed)
+        tables = sketch_tables.draw(self.size, self.depth, self.width, seed)
         self._groups, self._places = tables.signs.shape[:2]
-        arrays = _fold_tables(tables, self.width)
+        arrays = sketch_tables.of_fold(tables, self.width)
         if self._groups > 1:
-            arrays |= _pass_tables(tables, self.size // self.width)
+            arrays |= sketch_tables.of_passes(tables, self.size // self.width)
         else:
             arrays["columns"] = tables.flips[0]
         with tf.init_scope():  # also when made inside a tf.function
@@ -254,57 +203,6 @@ def _check(size, depth, width, seed):
         raise ValueError(
             f"Received seed={seed}. Expected integers from 0 to 2^32 - 1."
         )
-
-
-def _fold_tables(tables, width):
-    """Returns which place has shift k, for all k, and its weight.
-
-    Shifts are laid out as [depth, ceil(W / B), B] for B about sqrt(W).
-    """
-    groups, places, depth = tables.signs.shape
-    base = math.isqrt(width - 1) + 1
-    shape = [depth, -(-width // base), base]
-    order = np.zeros([depth, shape[1] * base], np.int32)
-    weights = np.zeros_like(order, np.float32)
-    rows, place = np.arange(depth)[:, None], np.arange(places)
-    if groups > 1:  # the sums come signed, and as [places, depth, width]
-        order[rows, tables.shifts] = place * depth + rows
-        weights[rows, tables.shifts] = 1.0
-    else:
-        blocks = (place + tables.rotations[0][:, None]) % places
-        order[rows, tables.shifts] = blocks
-        weights[rows, tables.shifts] = tables.signs[0].T
-    return {"order": order.reshape(shape), "weights": weights.reshape(shape)}
-
-
-def _pass_tables(tables, whole):
-    """Returns the tables of `_add_groups`: [passes, groups of a pass, ...].
-
-    Places without a whole block get the sign 0; the tail (a block that is not
-    whole, always in the last group) is added separately.
-    """
-    groups, places, depth = tables.signs.shape
-    passes = max(1, groups // _GROUPS_PER_PASS)
-    length = -(-groups // passes)
-    rotations = np.zeros([passes * length, depth], np.int32)
-    rotations[:groups] = tables.rotations
-    signs = np.zeros([passes * length, places, depth], np.int8)
-    signs[:groups] = tables.signs
-    last = whole - (groups - 1) * places  # whole blocks in the last group
-    rows = np.arange(depth)
-    block = (np.arange(places)[:, None] + tables.rotations[-1]) % places
-    signs[groups - 1][block >= last] = 0
-    flips = np.ones([passes * length, tables.flips.shape[1]], np.float32)
-    flips[:groups] = tables.flips
-    tail = (last - tables.rotations[-1]) % places
-    return {
-        "rotations": rotations.reshape(passes, length, depth),
-        "signs": signs.reshape(passes, length, places, depth),
-        "flips": flips.reshape(passes, length, -1),
-        "tail_cells": np.stack([tail, rows], axis=1).astype(np.int32),
-        "tail_weights": tables.signs[-1, tail, rows][:, None]
-        * tables.flips[-1],
-    }
 
 
 @tf.function(jit_compile=True)

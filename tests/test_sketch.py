@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from experiments.bench import sketch as bench
 from fda_tf import sketch as sketch_module
-from fda_tf.sketch import AMSSketch, draw_tables, squared_norm
+from fda_tf import sketch_tables
+from fda_tf.sketch import AMSSketch, squared_norm
 
 EDGES = ["1", "2", "W-1", "W", "W+1", "W*W-1", "W*W", "W*W+1", "3*W*W+7"]
 SEEDS = 400
@@ -14,7 +15,7 @@ SEEDS = 400
 
 def twin(vector, depth, width, seed):
     """The sketch by a cell and a sign for each coordinate, in float64."""
-    tables = draw_tables(vector.size, depth, width, seed)
+    tables = sketch_tables.draw(vector.size, depth, width, seed)
     places = tables.shifts.shape[1]
     block, column = np.divmod(np.arange(vector.size), width)
     group = block // places
@@ -101,7 +102,7 @@ def test_a_seed_determines_it(size):
 
 def test_tables_never_change():
     """Workers of unlike versions must draw alike, so no version may change."""
-    tables = draw_tables(12, depth=1, width=2, seed=1)
+    tables = sketch_tables.draw(12, depth=1, width=2, seed=1)
     assert tables.shifts.tolist() == [[0, 1]]
     assert tables.rotations.ravel().tolist() == [1, 0, 0]
     assert tables.signs.ravel().tolist() == [1, -1, 1, -1, 1, 1]

@@ -61,7 +61,7 @@ def measure(workers: int) -> dict:
     random = np.random.default_rng(0)
     x = random.random((4096, *task.input_shape), np.float32)
     y = random.integers(0, task.classes, 4096)
-    pieces = np.resize(np.arange(4096), (workers, 64))
+    pieces = np.resize(np.arange(4096), (workers, 32))
     shards = [(x[piece], y[piece]) for piece in pieces]
 
     def build():
