@@ -1,9 +1,11 @@
-"""A worker that only connects, with a start-up limit in seconds."""
+"""A worker that only connects: start-up limit in seconds, SLURM's port."""
 
 import sys
 
 if __name__ == "__main__":
     import fda_tf
 
-    fda_tf.connect(start_timeout=float(sys.argv[1]))
-    print("connected")
+    replicas = fda_tf.connect(
+        start_timeout=float(sys.argv[1]), port=int(sys.argv[2])
+    )
+    print(f"sum {replicas.sum(10 + replicas.index)} of {replicas.count}")

@@ -18,8 +18,8 @@ def environment(**extra):
     return os.environ | {"PYTHONPATH": path} | quiet | extra
 
 
-def run_workers(script, arguments, configs, seconds):
-    """Runs a script once for each TF_CONFIG; returns [(code, output)].
+def run_workers(script, arguments, extras, seconds):
+    """Runs a script once for each extra environment; returns [(code, output)].
 
     Every process that is not through in time is killed, by its own pid; its
     code is then None.
@@ -27,12 +27,12 @@ def run_workers(script, arguments, configs, seconds):
     started = [
         subprocess.Popen(
             [sys.executable, str(HERE / script), *arguments],
-            env=environment(TF_CONFIG=config),
+            env=environment(**extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for config in configs
+        for extra in extras
     ]
     deadline = time.monotonic() + seconds
     results = []
@@ -49,4 +49,5 @@ def run_workers(script, arguments, configs, seconds):
 
 def run_cluster(script, arguments, workers, seconds):
     """Runs a script on a new cluster of this machine; see `run_workers`."""
-    return run_workers(script, arguments, launch.tf_configs(workers), seconds)
+    extras = [{"TF_CONFIG": config} for config in launch.tf_configs(workers)]
+    return run_workers(script, arguments, extras, seconds)

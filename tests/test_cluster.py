@@ -9,13 +9,22 @@ import sys
 import time
 
 import cases
+import keras
 import numpy as np
 import processes
 import pytest
 import small
 
 import fda_tf
-from fda_tf import environment, launch, rendezvous, replicas
+from fda_tf import (
+    data,
+    environment,
+    launch,
+    rendezvous,
+    replicas,
+    training,
+)
+from fda_tf.worker import Worker
 
 CASES = list(cases.cases())
 UNLIKE = {
@@ -103,7 +112,7 @@ def test_one_worker_may_end_the_training_of_all(cluster):
 def test_a_peer_that_never_comes_ends_the_start_up():
     configs = launch.tf_configs(2)
     ((code, output),) = processes.run_workers(
-        "connect_job.py", ["5"], configs[:1], seconds=60
+        "connect_job.py", ["5", "0"], [{"TF_CONFIG": configs[0]}], seconds=60
     )
     address = json.loads(configs[0])["cluster"]["worker"][1]
     assert code == 1
@@ -199,6 +208,47 @@ def test_slurm_gives_each_task_its_place(monkeypatch):
     cluster, job, task = replicas.read_slurm()
     assert cluster == {"worker": ["n1:12448", "n1:12449", "n2:12448"]}
     assert (job, task) == ("worker", 2)
+
+
+def test_slurm_joins_the_tasks_of_a_step():
+    (port,) = launch.free_ports(1)  # the second task takes the next one
+    step = {
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+    }
+    tasks = [step | {"SLURM_PROCID": str(k)} for k in range(2)]
+    results = processes.run_workers(
+        "connect_job.py", ["60", str(port)], tasks, seconds=90
+    )
+    for code, output in results:
+        assert code == 0 and "sum 21 of 2" in output, output[-2000:]
+
+
+def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
+    class Counting(fda_tf.Replicas):
+        def __init__(self):
+            super().__init__(0, ("a:1", "b:1"))
+            self.sent = []
+
+        def mean(self, tensors):
+            self.sent.append([t.shape.num_elements() for t in tensors])
+            return list(tensors)
+
+        def broadcast(self, tensors):
+            return list(tensors)
+
+    layers = [keras.layers.Dense(small.INPUTS) for _ in range(40)]
+    model = keras.Sequential([keras.Input((small.INPUTS,)), *layers])
+    small.compile_model(model)
+    source = data.ArraySource([small.data()], 8)
+    counting = Counting()
+    home = fda_tf.cluster.Cluster(
+        Worker(model, source.example()), source, counting
+    )
+    trainer = training.Trainer(home, fda_tf.EveryStep(), fda_tf.Average())
+    trainer.run(2)
+    assert counting.sent == [[40 * (small.INPUTS + 1) * small.INPUTS]]
 
 
 def test_alone_trains_as_one_worker():
