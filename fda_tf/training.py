@@ -164,8 +164,10 @@ class Trainer:
         return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
 
     def bad_workers(self) -> list[int]:
-        """Returns the numbers of the workers whose weights are not finite."""
-        norms = self.workers.gather(lambda s: vectors.squared_norm(s.weights))
+        """Returns the numbers of the workers whose drift is not finite."""
+        norms = self.workers.gather(
+            lambda s: vectors.squared_norm(vectors.subtract(s.weights, self.w0))
+        )
         return [k for k, n in enumerate(norms) if not math.isfinite(n)]
 
     def counters(self) -> dict[str, float]:
@@ -173,7 +175,7 @@ class Trainer:
         meter, k = self.workers.meter, self.workers.count
         step, syncs, checks = int(self.step), int(self.syncs), int(self.checks)
         floats = self.monitor.floats if self.monitor is not None else 0
-        sent = syncs if k > 1 else 0
+        weights = self.workers.worker.weights.layout.size
         return {
             "step": step,
             "epoch": float(step / self.epoch) if self.epoch else math.nan,
@@ -182,11 +184,7 @@ class Trainer:
             "state_bytes": meter.paid("state"),
             "model_bytes": 2 * meter.paid("model"),
             "paper_state_bytes": checks * k * 4 * floats,
-            "paper_model_bytes": sent
-            * 2
-            * k
-            * 4
-            * self.workers.worker.weights.layout.size,
+            "paper_model_bytes": syncs * 2 * k * 4 * weights * (k > 1),
             "eval_bytes": meter.on_wire("eval"),
             "wire_bytes": meter.on_wire("state") + meter.on_wire("model"),
         }

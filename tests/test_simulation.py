@@ -302,6 +302,8 @@ def test_subclassed_models_with_several_inputs_and_their_own_step():
 def test_any_optimizer_keeps_its_own_slots_for_each_worker(optimizer):
     if not hasattr(keras.optimizers, optimizer):
         pytest.skip(f"this Keras has no {optimizer}")
+    if optimizer == "Muon" and keras.version().startswith("3.12."):
+        pytest.skip("Keras 3.12's own Muon fails on TensorFlow, in fit too")
 
     def build():
         chosen = getattr(keras.optimizers, optimizer)(clipnorm=1.0)
