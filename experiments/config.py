@@ -76,7 +76,9 @@ def short(value: object) -> str:
     """A value in a file name; repr keeps theta 1.25 and 12.5 apart."""
     text = value if isinstance(value, str) else repr(value)
     text = re.sub(r"^([a-z]+):", r"\1", text)  # sorted:0.6 -> sorted0.6
-    return re.sub(r"[^\w.,+]", lambda m: f"%{ord(m[0]):02x}", text)
+    # The minus of 1e-05 stays: no field of RUN_ID begins with a digit.
+    unfit = r"[^\w.,+-]|(?<!\de)-"
+    return re.sub(unfit, lambda m: f"%{ord(m[0]):02x}", text)
 
 
 # The flags that only some algorithms read.

@@ -31,6 +31,7 @@ class Dataset(NamedTuple):
     x_test: np.ndarray  # [m, ...], a sample like those of x_train
     y_test: np.ndarray  # int64 [m]
     clients: np.ndarray | None = None  # int64 [n], who collected each sample
+    source: str = ""  # the file, "shipped", or a name such as "Keras' mnist"
 
 
 class _AbsentError(Exception):
@@ -42,9 +43,9 @@ def load(
 ) -> Dataset:
     """Finds a data set by its name, in the first source that has it.
 
-    The sources are, in this order: NAME.npz in the given folder, NAME.npz
-    that ships with the project (mnist5000), TFDS when it is installed and has
-    prepared the set on this machine, and Keras' cache or download.
+    A given folder is the only source. Without one they are, in this order:
+    NAME.npz that ships with the project (mnist5000), TFDS when it is installed
+    and has prepared the set on this machine, and Keras' cache or download.
 
     Args:
         name: of the set, such as `mnist5000` or `mnist`.
@@ -54,22 +55,24 @@ def load(
             what `CLASSES` says of this name, or for no upper limit.
 
     Returns:
-        The arrays, with labels and clients as int64.
+        The arrays, with labels and clients as int64, and where they are from.
 
     Raises:
         ValueError: no source has the set (lists all that was tried), the
-            folder is none, or the set is corrupt, pickled, incomplete or has
-            arrays that do not fit together.
+            folder is none or lacks the file, or the set is corrupt, pickled,
+            incomplete or has arrays that do not fit together.
     """
     classes = CLASSES.get(name) if classes is None else classes
-    tried = []
-    for source in (_from_folder, _from_project, _from_tfds, _from_keras):
+    if data_dir is not None:
+        return _checked(*_from_folder(name, Path(data_dir)), classes)
+    tried = ["data_dir (none was given)"]
+    for source in (_from_project, _from_tfds, _from_keras):
         try:
-            where, arrays = source(name, data_dir)
+            where, arrays = source(name)
         except _AbsentError as reason:
             tried.append(str(reason))
         else:
-            return _checked(arrays, where, classes)
+            return _checked(where, arrays, classes)
     raise ValueError(
         f"Received the data set {name!r}, which was not found. Tried: "
         f"{'; '.join(tried)}. Give as data_dir a folder with {name}.npz (arrays"
@@ -77,19 +80,27 @@ def load(
     )
 
 
-def _from_folder(name, data_dir):
-    if data_dir is None:
-        raise _AbsentError("data_dir (none was given)")
-    if not Path(data_dir).is_dir():
+def _from_folder(name, folder):
+    if not folder.is_dir():
         raise ValueError(
-            f"Received data_dir {str(data_dir)!r}, which is no folder; expected"
+            f"Received data_dir {str(folder)!r}, which is no folder; expected"
             f" a folder with {name}.npz. Leave it out to use other sources."
         )
-    return _from_npz(Path(data_dir) / f"{name}.npz")
+    try:
+        return _from_npz(folder / f"{name}.npz")
+    except _AbsentError:
+        there = ", ".join(sorted(path.name for path in folder.glob("*.npz")))
+        raise ValueError(
+            f"Received data_dir {str(folder)!r}, which has no {name}.npz; "
+            f"its .npz files: {there or 'none'}. Leave it out to use what "
+            "ships with the project, the caches of TFDS and Keras, or a "
+            "download."
+        ) from None
 
 
-def _from_project(name, data_dir):
-    return _from_npz(SHIPPED / f"{name}.npz")
+def _from_project(name):
+    _, arrays = _from_npz(SHIPPED / f"{name}.npz")
+    return "shipped", arrays
 
 
 def _from_npz(path):
@@ -117,7 +128,7 @@ def _from_npz(path):
     return str(path), arrays
 
 
-def _from_tfds(name, data_dir):
+def _from_tfds(name):
     try:
         import tensorflow_datasets as tfds
     except ImportError:
@@ -143,7 +154,7 @@ def _from_tfds(name, data_dir):
     )
 
 
-def _from_keras(name, data_dir):
+def _from_keras(name):
     if name not in KERAS:
         raise _AbsentError(f"Keras (it has {', '.join(KERAS)})")
     import keras
@@ -162,7 +173,7 @@ def _brief(error):
     return words.splitlines()[0].split(". ")[0].rstrip(".")
 
 
-def _checked(arrays, where, classes):
+def _checked(where, arrays, classes):
     labels = {
         part: _checked_labels(arrays, part, where, classes)
         for part in ("train", "test")
@@ -176,7 +187,9 @@ def _checked(arrays, where, classes):
     clients = arrays.get(_CLIENTS)
     if clients is not None:
         clients = _checked_clients(clients, len(x_train), where)
-    return Dataset(x_train, labels["train"], x_test, labels["test"], clients)
+    return Dataset(
+        x_train, labels["train"], x_test, labels["test"], clients, where
+    )
 
 
 def _checked_labels(arrays, part, where, classes):

@@ -7,6 +7,7 @@ so that a run that is stopped leaves what it measured. summary.json comes last.
 
 import contextlib
 import csv
+import errno
 import json
 import math
 import os
@@ -171,18 +172,44 @@ def summarise(
     return dict(zip(SUMMARY, values, strict=True))
 
 
-def check_writable(folder: str) -> None:
-    """Raises a ValueError unless files can be written in the folder."""
-    probe = pathlib.Path(folder) / f".writable-{os.getpid()}"
+def check_writable(flag: str, path: str, folder: pathlib.Path) -> None:
+    """Raises a ValueError unless files can be written where a flag says.
+
+    Args:
+        flag: its name.
+        path: its value.
+        folder: where the files will be; it is made.
+    """
+    probe = folder / f".writable-{os.getpid()}"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        if os.path.exists(path) and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ValueError(
-            f"--results_dir={folder} cannot be written to "
-            f"({error.strerror}); give a folder that you may write to"
+            f"--{flag}={path} cannot be written to ({error.strerror}); give "
+            "one that you may write to"
         ) from error
+
+
+def read_summary(
+    folder: pathlib.Path, since: float = 0.0
+) -> dict[str, object] | None:
+    """What a run's summary.json says; None if it has none.
+
+    Args:
+        folder: of the run.
+        since: seconds since the epoch; an older file does not count.
+    """
+    path = folder / "summary.json"
+    try:
+        if path.stat().st_mtime < since:
+            return None
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, object]) -> None:

@@ -1,7 +1,8 @@
 """Does what the flags ask for: checks, data, training, files, the table."""
 
 import dataclasses
-import os
+import pathlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 import fda_tf
+import fda_tf.environment
 import fda_tf.launch
 from experiments import (
     config,
@@ -23,6 +25,35 @@ from experiments.algorithms import ALGORITHMS
 from experiments.config import Settings
 from experiments.tasks import TASKS
 
+# What is said in a line: what the user can mend, or a worker that was lost.
+ERRORS = (
+    ValueError,
+    FloatingPointError,
+    OSError,
+    RuntimeError,
+    tf.errors.OpError,
+)
+
+
+def in_a_line(error: Exception) -> str:
+    """An error for a person: its first line, of TensorFlow's a sentence.
+
+    Example:
+        >>> in_a_line(tf.errors.UnavailableError(None, None, "Gone. See log."))
+        'UnavailableError: Gone'
+    """
+    lines = [line for line in str(error).splitlines() if _tells(line)]
+    line = lines[0].strip() if lines else type(error).__name__
+    if isinstance(error, tf.errors.OpError):
+        return f"{type(error).__name__}: {line.split('. ')[0].rstrip('.')}"
+    return line
+
+
+def _tells(line: str) -> bool:
+    """Whether it is a line of words, not one of TensorFlow's tracebacks."""
+    noise = ("Graph execution error", "Detected at node", " ", "\t", "<")
+    return bool(line.strip()) and not line.startswith(noise)
+
 
 def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
     """Trains every algorithm of the list, one after another.
@@ -36,6 +67,7 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
 
     Raises:
         ValueError: for what is wrong with flags or data, before any training.
+        KeyboardInterrupt: on Ctrl-C, after the table of what was finished.
     """
     runs, unused = config.plan(flags)
     replicas = _home(flags["backend"])
@@ -48,27 +80,69 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
             f"--workers={flags['workers']}, but the cluster has "
             f"{replicas.count}; let them agree"
         )
-    results.check_writable(flags["results_dir"])
+    if replicas is None or replicas.is_chief:
+        _check_writable(flags["results_dir"], flags["summary"])
     done = summary.read(flags["summary"])
     # Workers must agree on what to run, and not all may see the file: only
     # who starts them leaves runs out.
     skips = {} if flags["overwrite"] or replicas else done
     todo = [run for run in runs if run.run_id not in skips]
+    finished = {run.run_id: done[run.run_id] for run in runs if run not in todo}
     job = _Job(flags, replicas)
     if todo and starts_cluster:
         names = ",".join(run.algorithm for run in todo)
-        return fda_tf.launch.launch(
-            [*command, f"--algorithm={names}"], workers=flags["workers"]
-        )
-    finished = {run.run_id: done[run.run_id] for run in runs if run not in todo}
-    with show.progress(todo, job.chief) as progress:
-        for run in todo:
-            finished[run.run_id] = job.train(run, progress)
-    if job.chief:
-        table.report(
-            [(run, finished[run.run_id]) for run in runs], flags["results_dir"]
-        )
+        return _launch([*command, f"--algorithm={names}"], runs, finished, job)
+    try:
+        with show.progress(todo, job.chief) as progress:
+            for run in todo:
+                finished[run.run_id] = job.train(run, progress)
+    except KeyboardInterrupt:
+        if job.chief:
+            raise
+        return 130  # the chief says it
+    finally:
+        if job.chief:
+            _report(runs, finished, flags["results_dir"])
     return 0
+
+
+def _check_writable(results_dir: str, summary_csv: str | None) -> None:
+    folder = pathlib.Path(results_dir)
+    results.check_writable("results_dir", results_dir, folder)
+    if summary_csv:
+        folder = pathlib.Path(summary_csv).parent
+        results.check_writable("summary", summary_csv, folder)
+
+
+def _launch(
+    command: Sequence[str],
+    runs: Sequence[Settings],
+    finished: dict[str, Mapping[str, Any]],
+    job: "_Job",
+) -> int:
+    """Starts the workers, whose chief reports, unless Ctrl-C ends them all."""
+    began = time.time()
+    try:
+        return fda_tf.launch.launch(command, workers=job.flags["workers"])
+    except KeyboardInterrupt:
+        folder = pathlib.Path(job.flags["results_dir"])
+        for run in runs:
+            values = results.read_summary(folder / run.run_id, began)
+            if values is not None:
+                finished[run.run_id] = values
+        _report(runs, finished, job.flags["results_dir"])
+        raise
+
+
+def _report(
+    runs: Sequence[Settings],
+    finished: Mapping[str, Mapping[str, Any]],
+    results_dir: str,
+) -> None:
+    """Prints the table of those that are finished, if any is."""
+    rows = [(r, finished[r.run_id]) for r in runs if r.run_id in finished]
+    if rows:
+        table.report(rows, results_dir)
 
 
 def steps_at_most(settings: Settings, samples: int) -> int:
@@ -89,12 +163,17 @@ def _home(backend: str) -> Any:
     """Sets TensorFlow up; returns replicas if this is a cluster's worker."""
     # Each run traces its own loop, which TensorFlow takes for an accident.
     tf.get_logger().setLevel("ERROR")
+    described = fda_tf.environment.describes_job()
     if backend == "cluster":
-        several = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1
         # connect() has to come before any other call of TensorFlow.
-        if "TF_CONFIG" in os.environ or several:
-            return fda_tf.connect()
-        return None
+        return fda_tf.connect() if described else None
+    if described:
+        raise ValueError(
+            "TF_CONFIG or SLURM says that this process is one worker of a "
+            "cluster, where --backend=simulated would train all of them in "
+            "each process; give --backend=cluster, or unset TF_CONFIG and "
+            "start one task"
+        )
     try:
         # fda_tf.simulate trains one worker on each core at a time. With one
         # thread for each of them, two cores do 680 steps of LeNet-5 a second
@@ -121,7 +200,7 @@ class _Job:
             flags["split"], y, flags["workers"], flags["seed"], data.clients
         )
         self.shards = [(x[piece], y[piece]) for piece in pieces]
-        self.samples = len(y)
+        self.samples, self.source = len(y), data.source
 
     def train(self, settings: Settings, progress: show.Progress) -> dict:
         """Trains one run, writes its files, returns its summary."""
@@ -182,6 +261,7 @@ class _Job:
                 **self.flags,
                 **dataclasses.asdict(settings),
                 "run_id": settings.run_id,
+                "data": self.source,
                 "train_samples": self.samples,
                 "test_samples": len(self.test[0]),
                 **provenance.about(),

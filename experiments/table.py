@@ -1,5 +1,6 @@
 """What a person sees at the end: the table and the picture."""
 
+import hashlib
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,11 +29,21 @@ def report(runs: Runs, results_dir: str) -> None:
         f"\n{_title(settings)}, to test accuracy {settings.target_accuracy:g}",
         summary_table(runs),
         "sent: states and models of all workers, counted as in the paper",
-        f"results: {folder}/RUN_ID/",
-        f"picture: {drawn}" if drawn else "picture: none, no run has metrics",
+        *_folders(runs, folder),
+        f"picture: {drawn or 'none, no run here has sent anything'}",
     ]
     for part in parts:
         screen.print(part, soft_wrap=True, highlight=False, markup=False)
+
+
+def _folders(runs: Runs, folder: pathlib.Path) -> list[str]:
+    """The lines that say where the results are."""
+    paths = [folder / run.run_id for run, _ in runs]
+    # --summary may know runs whose folders are elsewhere.
+    there = [f"{path}/" for path in paths if path.is_dir()]
+    if len(there) < 2:
+        return [f"results: {''.join(there) or 'only in --summary'}"]
+    return ["results:", *(f"  {path}" for path in there)]
 
 
 def draw(runs: Runs, folder: pathlib.Path) -> pathlib.Path | None:
@@ -46,16 +57,23 @@ def draw(runs: Runs, folder: pathlib.Path) -> pathlib.Path | None:
     ]
     if not any(curve.points for curve in curves):
         return None
-    path = folder / (
-        f"{settings.task}-K{settings.workers}-{config.short(settings.split)}"
-        f"-seed{settings.seed}-{settings.backend}.png"
-    )
+    path = folder / picture_name([run for run, _ in runs])
     picture.draw(curves, settings.target_accuracy, _title(settings), path)
     return path
 
 
+def picture_name(runs: Sequence[Settings]) -> str:
+    """Readable, and different for all sets of runs: it ends in their hash."""
+    settings, ids = runs[0], "\n".join(run.run_id for run in runs)
+    return (
+        f"{settings.task}-K{settings.workers}-{config.short(settings.split)}"
+        f"-seed{settings.seed}-{settings.backend}"
+        f"-{hashlib.sha256(ids.encode()).hexdigest()[:8]}.png"
+    )
+
+
 def summary_table(runs: Runs) -> rich_table.Table:
-    """A line per run: what it took to pass the target.
+    """A line per run: what it took to pass the target, or all that it took.
 
     Args:
         runs: settings and summary of each run.
@@ -66,11 +84,12 @@ def summary_table(runs: Runs) -> rich_table.Table:
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("sent", no_wrap=True)
     for (run, summary), text in zip(runs, sent(runs), strict=True):
-        reached = [summary["steps_to_target"], summary["syncs_to_target"]]
+        end = "_to_target" if summary["reached"] else ""
         shown.add_row(
             run.algorithm,
             f"{summary['best_accuracy']:.4f}",
-            *("" if count is None else str(count) for count in reached),
+            str(summary[f"steps{end}"]),
+            str(summary[f"syncs{end}"]),
             text,
         )
     return shown
@@ -78,21 +97,24 @@ def summary_table(runs: Runs) -> rich_table.Table:
 
 def _title(settings: Settings) -> str:
     title = TASKS[settings.task].title
-    return f"{title}, {settings.workers} workers, {settings.split}"
+    plural = "s" if settings.workers > 1 else ""
+    return f"{title}, {settings.workers} worker{plural}, {settings.split}"
 
 
 def sent(runs: Runs) -> list[str]:
     """What each run sent to the target, and how many times less than
-    synchronous training did.
+    synchronous training did; all that it sent if it did not reach it.
     """
     counts = [summary["bytes_to_target"] for _, summary in runs]
     names = [run.algorithm for run, _ in runs]
     base = dict(zip(names, counts, strict=True)).get("synchronous")
     texts = []
-    for name, count in zip(names, counts, strict=True):
-        text = "not reached"
-        if count is not None:
-            text = show.readable_bytes(count)
+    for name, count, (_, summary) in zip(names, counts, runs, strict=True):
+        if count is None:
+            total = show.readable_bytes(summary["total_bytes"])
+            texts.append(f"{total}, target not reached")
+            continue
+        text = show.readable_bytes(count)
         if count and base and name != "synchronous":
             text += f", {base / count:.3g}\u00d7 fewer"
         texts.append(text)

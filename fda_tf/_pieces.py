@@ -5,6 +5,27 @@ from numpy.typing import ArrayLike
 
 Pieces = list[np.ndarray]
 
+SPECS = (
+    "iid",
+    "sorted:0.6",
+    "label:0",
+    "label:0,8",
+    "dirichlet:0.3",
+    "shards:2",
+    "natural",
+)
+
+
+def read(kind: type, text: str, spec: str) -> int | float:
+    """Returns the number in a split's text."""
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(
+            f"Received the split {spec!r}, where {text!r} is no {kind.__name__}"
+            f"; expected one like {', '.join(SPECS)}."
+        ) from None
+
 
 def check_workers(workers: int, n: int) -> None:
     """Refuses a K that is no integer of 1 to n."""

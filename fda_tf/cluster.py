@@ -1,8 +1,11 @@
 """The same loop with one worker in each process of a cluster."""
 
+import hashlib
+import json
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from fda_tf import data, history
@@ -26,7 +29,12 @@ class Cluster(Workers):
     def __init__(self, worker: Worker, source: Any, replicas: Any):
         super().__init__(replicas.count, worker, source)
         self.replicas = replicas
-        for group in (worker.weights, worker.statistics, *worker.rest):
+        for group in (
+            worker.weights,
+            worker.statistics,
+            *worker.rest,
+            *worker.frozen,
+        ):
             group.assign(replicas.broadcast(group.pack()))
         own_seeds = worker.own_seeds(replicas.index)
         for group, vector in zip(worker.rest, own_seeds, strict=True):
@@ -50,8 +58,16 @@ class Cluster(Workers):
     def gather(self, of):
         return self.replicas.gather(of(self.worker.snapshot()))
 
-    def agree(self, flag):
-        return bool(self.replicas.sum(tf.cast(flag, tf.int32)))
+    def agree(self, stop, error=None):
+        flags = self.replicas.gather(np.int32([stop, error is not None]))
+        if error is not None:
+            raise error
+        for k in np.flatnonzero(flags[:, 1]):
+            raise RuntimeError(
+                f"Worker {k} failed in its on_evaluation; all workers stop. "
+                "Its own output says why."
+            )
+        return bool(flags[:, 0].any())
 
 
 def train(
@@ -105,40 +121,69 @@ def train(
         source = data.source(
             [shard], batch_size, sampling, seed, replicas.index
         )
-        worker = Worker(model, source.example())
-        settings = describe(plan, worker) | shared
-    except (ValueError, TypeError) as error:
+        worker = Worker(model, source.example(), source.spec())
+        settings = describe(plan, worker, source) | shared
+    except Exception as error:  # the other workers must hear of it
         agree_on(replicas, {"error": f"{type(error).__name__}: {error}"})
         raise
     agree_on(replicas, settings)
     samples = replicas.gather(source.samples or 0)
-    return history.run(
-        Cluster(worker, source, replicas),
-        plan,
-        int(samples.sum()) if samples.all() else None,
-    )
+    total = int(samples.sum()) if samples.all() else None
+    with replicas.lost_worker_in_words():
+        return history.run(Cluster(worker, source, replicas), plan, total)
 
 
-def describe(plan: history.Plan, worker: Worker) -> dict[str, Any]:
+def describe(plan: history.Plan, worker: Worker, source: Any) -> dict[str, Any]:
     """Returns what must be the same on every worker, by name."""
     import fda_tf
 
+    model = worker.model
     shapes = {
-        f"trainable variable {i}": f"{v.shape}"
-        for i, v in enumerate(worker.weights.variables)
+        f"the {what} (number {i})": list(shape)
+        for what, all_of_it in worker.shapes().items()
+        for i, shape in enumerate(all_of_it)
     }
-    return {
-        "fda_tf": fda_tf.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "steps": plan.steps,
-        "sync": repr(plan.sync),
-        "server": repr(plan.server),
-        "statistics": plan.statistics,
-        "evaluate_every": plan.evaluate_every,
-        "validation": plan.validation_data is not None,
-        "averaged statistics": worker.statistics.layout.size,
-    } | shapes
+    layers = {
+        f"layer {i} ({type(layer).__name__})": _digest(layer)
+        for i, layer in enumerate(model._flatten_layers())
+        if layer is not model
+    }
+    return (
+        {
+            "fda_tf": fda_tf.__version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "steps": plan.steps,
+            "sync": repr(plan.sync),
+            "server": repr(plan.server),
+            "statistics": plan.statistics,
+            "evaluate_every": plan.evaluate_every,
+            "validation": plan.validation_data is not None,
+            "shard": type(source).__name__,
+            "optimizer": _config(model.optimizer),
+            "loss": _config(model.loss),
+        }
+        | shapes
+        | layers
+    )
+
+
+def _config(thing: Any) -> str:
+    """Returns the settings of an optimizer or a loss, without its name."""
+    if not hasattr(thing, "get_config"):
+        return getattr(thing, "__name__", None) or repr(thing)
+    config = {k: v for k, v in thing.get_config().items() if k != "name"}
+    text = json.dumps(config, sort_keys=True, default=str)
+    return f"{type(thing).__name__} {text}"
+
+
+def _digest(layer: Any) -> str:
+    """Returns a short digest of a layer's settings, as far as it has them."""
+    try:
+        text = _config(layer)
+    except (NotImplementedError, TypeError):
+        text = type(layer).__name__
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def agree_on(replicas: Any, settings: dict[str, Any]) -> None:

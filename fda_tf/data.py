@@ -11,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
+
+from fda_tf import checks
 
 SAMPLINGS = ("passes", "independent")
 
@@ -55,22 +58,26 @@ class ArraySource:
             raise ValueError(
                 f"Unknown sampling {sampling!r}. Known: {', '.join(SAMPLINGS)}."
             )
-        if not (isinstance(batch_size, int) and batch_size >= 1):
-            raise ValueError(
-                f"batch_size={batch_size!r}: expected a whole number of "
-                "samples, at least 1."
-            )
-        shards = [tuple(shard) for shard in shards]
+        self.batch_size = checks.count("batch_size", batch_size, "samples")
+        self.sampling, self.first = sampling, first
+        self.seed = checks.seed("seed", seed)
+        shards = [_arrays(s, first + k) for k, s in enumerate(shards)]
         sizes = [_length(s, first + k) for k, s in enumerate(shards)]
         self.samples = sum(sizes)
-        self.batch_size, self.sampling, self.first = batch_size, sampling, first
-        self.seed = int(seed)
+        _check_alike(shards, first)
+        if self.batch_size > min(sizes):
+            logging.warning(
+                "A batch of %d samples is larger than the smallest shard (%d "
+                "samples): it has some of them several times.",
+                self.batch_size,
+                min(sizes),
+            )
         with tf.init_scope():
             self._arrays = tf.nest.map_structure(
                 lambda *parts: tf.constant(
                     np.concatenate(parts) if len(parts) > 1 else parts[0]
                 ),
-                *[tf.nest.map_structure(np.asarray, s) for s in shards],
+                *shards,
             )
             self._sizes = tf.constant(sizes, tf.int64)
             self._starts = tf.constant(np.cumsum([0] + sizes[:-1]), tf.int64)
@@ -108,12 +115,17 @@ class ArraySource:
         """Returns one batch, to build the model on."""
         return self.batch(self.first, 0)
 
+    def spec(self) -> Any:
+        """Returns the `tf.TensorSpec`s of every batch."""
+        return tf.nest.map_structure(tf.TensorSpec.from_tensor, self.example())
+
 
 class DatasetSource:
     """Batches from tf.data: one batched dataset for each worker here.
 
-    Datasets repeat when they end. Several are dealt in turn, so batches must
-    be asked for in the order of the workers.
+    Datasets repeat when they end, so they must be such that can be read
+    again. Several are dealt in turn, so batches must be asked for in the
+    order of the workers. An epoch is counted in batches.
 
     Args:
       datasets: one batched `tf.data.Dataset` of (x, y) a worker.
@@ -129,23 +141,22 @@ class DatasetSource:
     """
 
     def __init__(self, datasets: Sequence[tf.data.Dataset], first: int = 0):
-        counts = []
-        for k, dataset in enumerate(datasets):
-            count = int(dataset.cardinality())
-            if count == 0:
-                raise ValueError(
-                    f"The dataset of worker {first + k} is empty. Give every "
-                    "worker at least one batch."
-                )
-            counts.append(count)
+        counts = [int(dataset.cardinality()) for dataset in datasets]
         self.samples = sum(counts) if min(counts) > 0 else None  # batches
+        batches = [next(iter(dataset), None) for dataset in datasets]
+        if any(batch is None for batch in batches):
+            empty = [first + k for k, b in enumerate(batches) if b is None]
+            raise ValueError(
+                f"The dataset of worker {', '.join(map(str, empty))} is empty. "
+                "Give every worker at least one batch."
+            )
+        self._first_batch, self._spec = batches[0], datasets[0].element_spec
         merged = datasets[0].repeat()
         if len(datasets) > 1:
             merged = tf.data.Dataset.choose_from_datasets(
                 [dataset.repeat() for dataset in datasets],
                 tf.data.Dataset.range(len(datasets)).repeat(),
             )
-        self._first_batch = next(iter(datasets[0]))
         self._iterator = iter(merged.prefetch(tf.data.AUTOTUNE))
 
     def epoch_steps(self, samples: int | None, workers: int) -> Fraction | None:
@@ -160,6 +171,10 @@ class DatasetSource:
         """Returns one batch, to build the model on."""
         return self._first_batch
 
+    def spec(self) -> Any:
+        """Returns the `tf.TensorSpec`s of every batch."""
+        return self._spec
+
 
 def source(
     shards: Sequence[Any], batch_size: int, sampling: str, seed: int, first=0
@@ -169,8 +184,10 @@ def source(
     Raises:
       ValueError: for a mixture of both, or no shard at all.
     """
+    if not shards:
+        raise ValueError("No shards were given: expected one for each worker.")
     are_datasets = [isinstance(s, tf.data.Dataset) for s in shards]
-    if not are_datasets or any(are_datasets) != all(are_datasets):
+    if any(are_datasets) != all(are_datasets):
         raise ValueError(
             "Expected one shard for each worker, either all of them tuples "
             "(x, y) of arrays or all batched tf.data.Datasets; received "
@@ -206,10 +223,52 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _length(shard: tuple, worker: int) -> int:
-    arrays = tf.nest.flatten(tf.nest.map_structure(np.asarray, shard))
-    lengths = {a.shape[0] if a.ndim else None for a in arrays}
-    if len(lengths) != 1 or None in lengths:
+def _arrays(shard: Any, worker: int) -> Any:
+    """Returns a shard's leaves as NumPy arrays.
+
+    Raises:
+      ValueError: unless it is a tuple of (nested structures of) arrays.
+    """
+    expected = (
+        "Expected a list with one tuple (x, y) or (x, y, sample_weight) of "
+        "arrays for each worker, or with one batched tf.data.Dataset each."
+    )
+    if not isinstance(shard, (tuple, list)):
+        raise ValueError(
+            f"The shard of worker {worker} is of type {type(shard).__name__}. "
+            + expected
+        )
+    arrays = tf.nest.map_structure(np.asarray, tuple(shard))
+    for array in tf.nest.flatten(arrays):
+        if not array.ndim or array.dtype == object:
+            raise ValueError(
+                f"The shard of worker {worker} has something that is no array "
+                "(lists stand for structure: make them arrays with "
+                f"numpy.asarray). {expected}"
+            )
+    return arrays
+
+
+def _check_alike(shards: Sequence[Any], first: int) -> None:
+    """Raises ValueError unless all shards hold samples of one form."""
+
+    def form(shard):
+        return tf.nest.map_structure(
+            lambda a: f"{a.dtype}{list(a.shape[1:])}", shard
+        )
+
+    for k, shard in enumerate(shards):
+        if form(shard) != form(shards[0]):
+            raise ValueError(
+                f"The samples of worker {first + k} are {form(shard)}, those "
+                f"of worker {first} {form(shards[0])}; expected samples of one "
+                "shape and type on all workers."
+            )
+
+
+def _length(shard: Any, worker: int) -> int:
+    lengths = {len(array) for array in tf.nest.flatten(shard)}
+    if len(lengths) != 1:
         raise ValueError(
             f"The arrays of worker {worker}'s shard have lengths {lengths}; "
             "expected (x, y) or (x, y, sample_weight) of equal lengths."

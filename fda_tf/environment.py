@@ -1,6 +1,71 @@
 """What the environment says of the job that this process belongs to."""
 
 import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+_EXAMPLE = (
+    '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": '
+    '{"type": "worker", "index": 0}}'
+)
+
+
+def describes_job() -> bool:
+    """Returns whether this process is one of a job's: TF_CONFIG or SLURM.
+
+    Raises:
+      ValueError: if SLURM's number of tasks is no number.
+    """
+    return bool(os.environ.get("TF_CONFIG")) or slurm_tasks() > 1
+
+
+def slurm_tasks() -> int:
+    """Returns how many tasks the SLURM step has that we are in; 1 outside.
+
+    Raises:
+      ValueError: if SLURM_STEP_NUM_TASKS is no number.
+
+    Example:
+      >>> slurm_tasks()
+      1
+    """
+    text = os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(
+            f"SLURM_STEP_NUM_TASKS is {text!r}; expected a whole number, as "
+            "srun sets it. Unset it to train outside of SLURM."
+        )
+    return int(text)
+
+
+def split_address(address: str, found: str = "Received") -> tuple[str, int]:
+    """Returns (host, port) of host:port; an IPv6 host is in brackets.
+
+    Args:
+      address: of a worker.
+      found: how an error begins: who has this address.
+
+    Raises:
+      ValueError: if it is no such address.
+
+    Example:
+      >>> split_address("host0:2222"), split_address("[::1]:2222")
+      (('host0', 2222), ('::1', 2222))
+    """
+    host, _, port = str(address).rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not host or not (port.isascii() and port.isdigit()):
+        raise ValueError(
+            f"{found} the address {address!r}; expected host:port."
+        )
+    if ":" in host and not bracketed:
+        raise ValueError(
+            f"{found} the address {address!r}; expected an IPv6 host in "
+            "brackets, such as [::1]:2222."
+        )
+    return host, int(port)
 
 
 def read_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
@@ -14,40 +79,80 @@ def read_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
       ...                ' "task": {"type": "worker", "index": 1}}')
       ({'worker': ['a:1', 'b:1']}, 'worker', 1)
     """
-    example = (
-        '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": '
-        '{"type": "worker", "index": 0}}'
-    )
     try:
         config = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
             f"TF_CONFIG is not JSON ({error}): {text[:200]!r}. Expected "
-            f"something like {example}."
+            f"something like {_EXAMPLE}."
         ) from error
     try:
-        cluster = {job: list(tasks) for job, tasks in config["cluster"].items()}
-        job, task = config["task"]["type"], int(config["task"]["index"])
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        cluster = dict(config["cluster"].items())
+        job, task = config["task"]["type"], config["task"]["index"]
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"TF_CONFIG lacks a cluster or a task: {text[:200]!r}. Expected "
-            f"something like {example}."
+            f"something like {_EXAMPLE}."
         ) from error
+    _check_jobs(cluster)
+    _check_addresses(cluster)
+    return {"worker": []} | cluster, job, _task(cluster, job, task)
+
+
+def _check_jobs(cluster: Mapping[str, Any]) -> None:
+    for job, tasks in cluster.items():
+        if not isinstance(tasks, list):
+            raise ValueError(
+                f"TF_CONFIG has {tasks!r} for the job {job!r}; expected a list "
+                f"of addresses, as in {_EXAMPLE}."
+            )
     unknown = set(cluster) - {"chief", "worker"}
-    if unknown or not any(cluster.values()):
+    if (
+        unknown
+        or not any(cluster.values())
+        or len(cluster.get("chief", [])) > 1
+    ):
+        counts = {job: len(tasks) for job, tasks in cluster.items()}
         raise ValueError(
-            f"TF_CONFIG has the jobs {sorted(cluster)}; expected 'worker', "
-            "and at most one 'chief' besides."
+            f"TF_CONFIG has this many tasks of each job: {counts}; expected "
+            "'worker', and at most one 'chief' besides."
+        )
+
+
+def _check_addresses(cluster: Mapping[str, list[Any]]) -> None:
+    addresses = [a for tasks in cluster.values() for a in tasks]
+    for address in addresses:
+        if not isinstance(address, str):
+            raise ValueError(
+                f"TF_CONFIG has the address {address!r}; expected a text, "
+                "host:port."
+            )
+        _, port = split_address(address, "TF_CONFIG has")
+        if not 1 <= port <= 65535:
+            raise ValueError(
+                f"TF_CONFIG has the address {address!r}; expected a port of 1 "
+                "to 65535."
+            )
+        if addresses.count(address) > 1:
+            raise ValueError(
+                f"TF_CONFIG has the address {address!r} more than once; "
+                "expected another host or port for each task."
+            )
+
+
+def _task(cluster: Mapping[str, list[str]], job: Any, task: Any) -> int:
+    """Returns the index, a number or, as TensorFlow allows, its digits."""
+    if isinstance(task, str) and task.isascii() and task.isdigit():
+        task = int(task)
+    if type(task) is not int:  # True is an int, too
+        raise ValueError(
+            f"TF_CONFIG has the task index {task!r}; expected a whole number, "
+            f"as in {_EXAMPLE}."
         )
     counts = {name: len(tasks) for name, tasks in cluster.items()}
-    if not 0 <= task < counts.get(job, 0):
+    if not (isinstance(job, str) and 0 <= task < counts.get(job, 0)):
         raise ValueError(
             f"TF_CONFIG says that this is task {job}:{task}, but its cluster "
             f"lists this many tasks: {counts}."
         )
-    for address in sum(cluster.values(), []):
-        if not str(address).rpartition(":")[2].isdigit():
-            raise ValueError(
-                f"TF_CONFIG has the address {address!r}; expected host:port."
-            )
-    return {"worker": []} | cluster, job, task
+    return task

@@ -9,8 +9,9 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from fda_tf import monitors
+from fda_tf import checks, monitors, vectors
 from fda_tf.server import Average, ServerOptimizer
 from fda_tf.sync import Every, VarianceThreshold
 from fda_tf.training import CAUSES, STATISTICS, Trainer
@@ -31,7 +32,8 @@ class History:
       syncs: a dict for each synchronisation: step, interval, cause
         ("threshold", "interval" or "end"), estimate, exact (the variance
         itself if it is known).
-      variance: the estimate after each step, float32 [steps].
+      variance: the monitor's estimate after each step, float32 [steps]; NaN
+        without a check, and for `max` the share of workers above theta.
       theta: theta at each step, float32 [steps].
       seconds: of the whole run.
       worker_steps_per_second: without compilation and evaluation.
@@ -85,9 +87,20 @@ class Plan:
     on_synchronisation: Callable[[dict], Any] | None = None
 
     def __post_init__(self):
-        _check_count("steps", self.steps)
+        self._set("steps", checks.count("steps", self.steps, "steps"))
         if self.evaluate_every is not None:
-            _check_count("evaluate_every", self.evaluate_every)
+            every = checks.count("evaluate_every", self.evaluate_every, "steps")
+            self._set("evaluate_every", every)
+        data = self.validation_data
+        if not (
+            data is None
+            or isinstance(data, tf.data.Dataset)
+            or (isinstance(data, (tuple, list)) and len(data) in (2, 3))
+        ):
+            raise ValueError(
+                f"validation_data of type {type(data).__name__}: expected "
+                "(x, y), (x, y, sample_weight) or a batched tf.data.Dataset."
+            )
         if not isinstance(self.sync, (Every, VarianceThreshold)):
             raise ValueError(
                 f"sync={self.sync!r}: expected fda_tf.VarianceThreshold(...), "
@@ -103,6 +116,9 @@ class Plan:
                 f"statistics={self.statistics!r}. Known: "
                 f"{', '.join(STATISTICS)}."
             )
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     def next_evaluation(self, step: int, epoch: Fraction | None) -> int:
         """Returns the first step after `step` with an evaluation.
@@ -168,21 +184,26 @@ class Recorder:
     def _evaluate(self) -> bool:
         trainer, plan = self.trainer, self.plan
         row = self._row()
+        average = trainer.averaged()
+        if not np.isfinite(vectors.squared_norm(average.weights)):
+            self._report_bad_drift(row["step"])
+        row["eval_bytes"] = trainer.counters()["eval_bytes"]
         if plan.validation_data is not None:
             logs = trainer.workers.evaluate(
-                trainer.averaged(),
-                plan.validation_data,
-                plan.validation_batch_size,
+                average, plan.validation_data, plan.validation_batch_size
             )
             row |= {f"val_{name}": value for name, value in logs.items()}
-            row["eval_bytes"] = trainer.counters()["eval_bytes"]
         self.history.rows.append(row)
-        stop = bool(plan.on_evaluation and plan.on_evaluation(row))
-        return trainer.workers.agree(stop)
+        stop, error = False, None
+        try:
+            stop = bool(plan.on_evaluation and plan.on_evaluation(row))
+        except Exception as raised:  # the other workers must hear of it
+            error = raised
+        return trainer.workers.agree(stop, error)
 
     def _finish(self) -> None:
         trainer, history = self.trainer, self.history
-        if int(trainer.interval):
+        if int(trainer.interval) and not trainer.nothing_to_average:
             if not bool(trainer.synchronise()):
                 self._report_bad_drift(int(trainer.step))
             trainer.syncs.assign_sub(1)  # the last one does not count
@@ -220,10 +241,19 @@ class Recorder:
 
     def _report_bad_drift(self, step: int) -> None:
         bad = self.trainer.bad_workers()
+        looked = int(self.trainer.interval)
+        since = f"one of the last {looked} steps" if looked > 1 else "this step"
+        when = "" if self.trainer.monitor else f" (it was in {since})"
+        if not bad:
+            raise FloatingPointError(
+                f"Step {step}: the server optimizer's step is NaN or infinite; "
+                "all workers stop. Lower the server's learning rate."
+            )
         raise FloatingPointError(
             f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
-            "NaN or infinite; all workers stop. Lower the learning rate, clip "
-            "the gradients (clipnorm=), or look at that worker's data."
+            f"NaN or infinite{when}; all workers stop. Lower the learning "
+            "rate, clip the gradients (clipnorm=), or look at that worker's "
+            "data."
         )
 
 
@@ -246,10 +276,3 @@ def run(workers: Workers, plan: Plan, samples: int | None) -> History:
         workers, plan.sync, plan.server, epoch, statistics=plan.statistics
     )
     return Recorder(trainer, plan).run()
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not (isinstance(value, int) and value >= 1):
-        raise ValueError(
-            f"{name}={value!r}: expected a whole number of steps, at least 1."
-        )

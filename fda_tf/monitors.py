@@ -12,15 +12,16 @@ subclass with `state` and `estimate`; see `Monitor`.
 Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025, section 3.
 """
 
+import abc
 from collections.abc import Sequence
 
 import tensorflow as tf
 
-from fda_tf import sketch, vectors
+from fda_tf import checks, sketch, vectors
 from fda_tf.vectors import Vector
 
 
-class Monitor:
+class Monitor(abc.ABC):
     """The contract: state on a worker, estimate from the mean of the states.
 
     `state` runs on every worker, and what it returns is what travels. The
@@ -48,13 +49,18 @@ class Monitor:
         """Makes tables for drifts whose buckets have these sizes."""
         del sizes  # the simplest monitors need none
 
+    @abc.abstractmethod
     def state(self, drift: Vector, theta: tf.Tensor) -> tf.Tensor:
-        """Returns a worker's state: float32 [floats], the norm first."""
-        raise NotImplementedError
+        """Returns a worker's state, float32 [floats].
 
+        Ours have the squared norm at index 0, then the projection. A drift
+        that is NaN or infinite should make the state so: that is how the
+        loop finds it.
+        """
+
+    @abc.abstractmethod
     def estimate(self, mean_state: tf.Tensor) -> tf.Tensor:
         """Returns the estimate of the model variance, a scalar."""
-        raise NotImplementedError
 
     def exceeds(self, mean_state: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
         """Returns whether to synchronise, a boolean scalar."""
@@ -108,7 +114,7 @@ class LinearMonitor(Monitor):
     floats = 2
 
     def __init__(self, seed: int = 0):
-        self.seed = int(seed)
+        self.seed = checks.seed("LinearMonitor: seed", seed)
 
     def build(self, sizes):
         random = [
@@ -150,9 +156,15 @@ class SketchMonitor(Monitor):
     """
 
     def __init__(self, depth: int = 5, width: int = 250, seed: int = 0):
-        sketch.AMSSketch(1, depth, width, seed)  # refuses bad settings now
-        self.depth, self.width, self.seed = depth, width, seed
-        self.floats = 1 + depth * width
+        self.depth = checks.count("SketchMonitor: depth", depth, "rows")
+        self.width = checks.count("SketchMonitor: width", width, "numbers")
+        self.seed = checks.seed("SketchMonitor: seed", seed)
+        sketch.AMSSketch(1, depth, width, seed)  # refuses the rest
+
+    @property
+    def floats(self):
+        """Numbers in a state: the norm and the sketch."""
+        return 1 + self.depth * self.width
 
     def build(self, sizes):
         # Each bucket has a sketch of its own seed; their sum is linear too.
@@ -178,10 +190,12 @@ class ExactMonitor(Monitor):
     """Estimate = the variance itself; sends d + 1 floats: for studies only."""
 
     def build(self, sizes):
-        self.floats = 1 + sum(sizes)
+        self._size = sum(sizes)
 
-    def __repr__(self):
-        return "ExactMonitor()"
+    @property
+    def floats(self):
+        """Numbers in a state: the norm and the drift."""
+        return 1 + self._size
 
     def state(self, drift, theta):
         return tf.concat([vectors.squared_norm(drift)[None], *drift], 0)
@@ -233,7 +247,7 @@ def get(monitor: str | Monitor) -> Monitor:
     """
     if isinstance(monitor, Monitor):
         return monitor
-    if monitor not in MONITORS:
+    if not isinstance(monitor, str) or monitor not in MONITORS:
         raise ValueError(
             f"Unknown monitor {monitor!r}. Known: {', '.join(MONITORS)}; or "
             "give an object of a subclass of fda_tf.Monitor."

@@ -13,15 +13,7 @@ from numpy.typing import ArrayLike
 from fda_tf import _pieces
 from fda_tf._pieces import Pieces
 
-SPECS = (
-    "iid",
-    "sorted:0.6",
-    "label:0",
-    "label:0,8",
-    "dirichlet:0.3",
-    "shards:2",
-    "natural",
-)
+SPECS = _pieces.SPECS
 
 
 def iid(n: int, workers: int) -> Pieces:
@@ -277,32 +269,28 @@ def split(
         [[1, 3], [0, 2]]
     """
     labels = _pieces.check_labels(labels, workers)
-    kind, colon, text = spec.partition(":")
+    kind, colon, text = str(spec).partition(":")
     match kind:
         case "iid" if not colon:
             return iid(len(labels), workers)
         case "sorted":
-            return sorted_fraction(labels, workers, _read(float, text, spec))
+            return sorted_fraction(
+                labels, workers, _pieces.read(float, text, spec)
+            )
         case "label":
-            which = [_read(int, label, spec) for label in text.split(",")]
+            which = [
+                _pieces.read(int, label, spec) for label in text.split(",")
+            ]
             return labels_first(labels, workers, which)
         case "dirichlet":
-            return dirichlet(labels, workers, _read(float, text, spec), seed)
+            return dirichlet(
+                labels, workers, _pieces.read(float, text, spec), seed
+            )
         case "shards":
-            return shards(labels, workers, _read(int, text, spec), seed)
+            return shards(labels, workers, _pieces.read(int, text, spec), seed)
         case "natural" if not colon:
             _pieces.check_clients(clients, len(labels))
             return natural(clients, workers)
     raise ValueError(
         f"Received the split {spec!r}; expected one like {', '.join(SPECS)}."
     )
-
-
-def _read(kind: type, text: str, spec: str) -> int | float:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(
-            f"Received the split {spec!r}, where {text!r} is no {kind.__name__}"
-            f"; expected one like {', '.join(SPECS)}."
-        ) from None

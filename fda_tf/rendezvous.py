@@ -13,7 +13,10 @@ import socket
 import time
 from collections.abc import Sequence
 
+from fda_tf import environment
+
 RETRY_SECONDS = 0.2
+BACKLOG = 128  # workers that may ring at the same moment
 
 
 def meet(addresses: Sequence[str], index: int, timeout: float) -> None:
@@ -51,20 +54,10 @@ def listen(address: str) -> socket.socket:
     Raises:
       ValueError: if another process listens there.
     """
-    host, _, port = address.rpartition(":")
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    host, port = environment.split_address(address)
     try:
-        try:
-            listener.bind((host, int(port)))
-        except OSError as error:
-            # A name that stands for this host but is none of its addresses.
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
-            listener.bind(("", int(port)))
-        listener.listen(128)
+        return _listen(host, port)
     except OSError as error:
-        listener.close()
         if error.errno != errno.EADDRINUSE:
             raise
         raise ValueError(
@@ -72,7 +65,27 @@ def listen(address: str) -> socket.socket:
             "by another process. End that process, or give another port in "
             "every worker's TF_CONFIG."
         ) from error
-    return listener
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, place = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM
+        )[0]
+        return socket.create_server(place, family=family, backlog=BACKLOG)
+    except OSError as error:
+        # A name that has no address yet, as Kubernetes' have at first, or
+        # that stands for this host but is none of its addresses.
+        unknown = isinstance(error, socket.gaierror)
+        if not unknown and error.errno != errno.EADDRNOTAVAIL:
+            raise
+    both = socket.has_dualstack_ipv6()
+    return socket.create_server(
+        ("", port),
+        family=socket.AF_INET6 if both else socket.AF_INET,
+        dualstack_ipv6=both,
+        backlog=BACKLOG,
+    )
 
 
 def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
@@ -99,10 +112,10 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
 
 def _report(chief: str, index: int, deadline: float) -> list[int]:
     """Another worker's part; returns who did not come."""
-    host, _, port = chief.rpartition(":")
+    place = environment.split_address(chief)
     while (left := deadline - time.monotonic()) > 0:
         try:
-            with socket.create_connection((host, int(port)), left) as chief_:
+            with socket.create_connection(place, left) as chief_:
                 _write(chief_, {"worker": index})
                 # The chief answers at its own deadline, maybe after ours.
                 missing = _read(chief_, "missing", deadline + 10)

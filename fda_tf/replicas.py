@@ -5,10 +5,11 @@ SLURM, or finds that there are none. What a `Replicas` offers is small: the
 mean of tensors over the processes, and a few eager conveniences made of it.
 """
 
+import contextlib
 import faulthandler
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,28 @@ class Replicas:
             for r, n in zip(rows, sizes, strict=True)
         ]
 
+    @contextlib.contextmanager
+    def lost_worker_in_words(self) -> Iterator[None]:
+        """Says in words what TensorFlow says of a worker that is gone.
+
+        Raises:
+          RuntimeError: when another worker does not take part any more.
+        """
+        lost = (
+            tf.errors.UnavailableError,
+            tf.errors.DeadlineExceededError,
+            tf.errors.AbortedError,
+        )
+        try:
+            yield
+        except lost as error:
+            raise RuntimeError(
+                f"Worker {self.index} lost another worker: it was killed, cut "
+                f"off, failed, or was silent for {self.timeout:g} s (see its "
+                "own output). All processes must be started again. TensorFlow "
+                f"says: {str(error).splitlines()[0][:200]}"
+            ) from error
+
     def _sum(self, tensors):
         key = tuple((t.dtype, tuple(t.shape)) for t in tensors)
         if key not in self._sums:
@@ -117,9 +140,10 @@ def connect(
 ) -> Replicas:
     """Joins the job that the environment describes; alone if none.
 
-    Call it first in the script, before anything else uses TensorFlow. It
-    reads TF_CONFIG (TensorFlow, Kubernetes), else SLURM's variables inside a
-    step of several tasks (`srun`), else there is one worker, this one.
+    Call it first in the script, before anything else uses TensorFlow; called
+    again, it returns the same. It reads TF_CONFIG (TensorFlow, Kubernetes),
+    else SLURM's variables inside a step of several tasks (`srun`), else there
+    is one worker, this one.
 
     Args:
       start_timeout: seconds to wait for all processes to be there;
@@ -166,7 +190,8 @@ def connect(
         replicas = Replicas(index, addresses, strategy, timeout)
         replicas.sum(1)  # everyone is there
         faulthandler.cancel_dump_traceback_later()
-        if replicas.is_chief:
+        local = all(a.startswith(("127.", "localhost:")) for a in addresses)
+        if replicas.is_chief and not local:
             logging.warning(
                 "TensorFlow's cluster protocol neither authenticates nor "
                 "encrypts: run it inside a private network or a tunnel."

@@ -58,11 +58,12 @@ class ServerOptimizer:
                 "ServerOptimizer takes a keras.optimizers.Optimizer, such as "
                 f"keras.optimizers.SGD(0.7); received {optimizer!r}."
             )
-        if float(keras.ops.convert_to_numpy(optimizer.learning_rate)) == 0:
+        if optimizer.get_config()["learning_rate"] == 0:
             raise ValueError(
                 "The server optimizer's learning rate is 0: the model would "
                 "never move. Give one above 0; 1 with SGD is plain averaging."
             )
+        refuse_average(optimizer)
         self.optimizer = optimizer
 
     def build(self, layout, names):
@@ -93,6 +94,20 @@ class ServerOptimizer:
     def __repr__(self) -> str:
         config = self.optimizer.get_config()
         return f"ServerOptimizer({type(self.optimizer).__name__}, {config})"
+
+
+def refuse_average(optimizer: keras.optimizers.Optimizer) -> None:
+    """Raises ValueError for an optimizer that keeps a moving average.
+
+    Keras puts it into the model when `fit` ends, where ours has the average
+    over the workers.
+    """
+    if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
+        raise ValueError(
+            f"{type(optimizer).__name__}(use_ema=True) would have no effect: "
+            "the model ends as the average over the workers. Leave use_ema "
+            "out, or give ema_overwrite_frequency."
+        )
 
 
 @keras.saving.register_keras_serializable("fda_tf")

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from fda_tf import data, history
-from fda_tf.worker import Snapshot, Worker
+from fda_tf.worker import Snapshot, Worker, check
 from fda_tf.workers import Workers
 
 
@@ -23,8 +23,8 @@ class Simulation(Workers):
     """K workers in one process.
 
     Args:
-      build: makes a compiled model; called once for each lane. All workers
-        start from the first one's weights.
+      build: makes a compiled model, a new one at each call; called once for
+        each lane. All workers start from the first one's weights.
       source: gives the batches of workers 0 .. K-1.
       workers: K.
       lanes: models resident at a time; by default one for each core.
@@ -38,8 +38,7 @@ class Simulation(Workers):
         lanes: int | None = None,
     ):
         lanes = min(workers, lanes or len(os.sched_getaffinity(0)))
-        example = source.example()
-        self.lanes = [Worker(build(), example) for _ in range(lanes)]
+        self.lanes = _lanes([build() for _ in range(lanes)], source)
         super().__init__(workers, self.lanes[0], source)
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)
@@ -137,7 +136,9 @@ def simulate(
     else, and compile the model with `jit_compile=False`.
 
     Args:
-      build: a function with no arguments that returns a compiled model.
+      build: a function with no arguments that returns a compiled model, with
+        layers and an optimizer of its own at each call: there is one model
+        for each core. All workers start from the first one's weights.
       shards: one (x, y) or (x, y, sample_weight) of arrays a worker, or one
         batched `tf.data.Dataset` a worker.
       steps: in-parallel steps: every worker does one each.
@@ -170,6 +171,11 @@ def simulate(
       >>> [sync["step"] for sync in history.syncs]
       [1, 2, 3, 4, 5]
     """
+    if not callable(build) or isinstance(build, keras.Model):
+        raise ValueError(
+            f"build={build!r}: expected a function with no arguments that "
+            "returns a new compiled model, not a model."
+        )
     shards = list(shards)
     if workers is not None and workers != len(shards):
         raise ValueError(
@@ -180,6 +186,44 @@ def simulate(
     source = data.source(shards, batch_size, sampling, seed)
     home = Simulation(build, source, len(shards))
     return history.run(home, plan, source.samples)
+
+
+def _lanes(models, source):
+    """Returns the models as workers that share nothing they change."""
+    lanes: list[Worker] = []
+    owners: dict[int, str] = {}
+    for model in models:
+        check(model)
+    for model in models:
+        shared = [m for m in models if m is not model]
+        if len(shared) < len(models) - 1 or any(
+            m.optimizer is model.optimizer for m in shared
+        ):
+            raise ValueError(_SHARED.format("its optimizer or all of itself"))
+        lane = Worker(model, source.example(), source.spec())
+        common = owners.keys() & lane.changing().keys()
+        if common:
+            raise ValueError(_SHARED.format(owners[common.pop()]))
+        owners |= lane.changing()
+        if lane.shapes() != (lanes or [lane])[0].shapes():
+            raise ValueError(
+                "build() returned models of different shapes: "
+                f"{lanes[0].shapes()} and {lane.shapes()}. Let it return the "
+                "same architecture at each call."
+            )
+        for group, first in zip(
+            lane.frozen, (lanes or [lane])[0].frozen, strict=True
+        ):
+            group.assign(first.pack())
+        lanes.append(lane)
+    return lanes
+
+
+_SHARED = (
+    "build() returned a model that shares {} with that of an earlier call. "
+    "Make everything that training changes inside build(), anew at each call: "
+    "simulated workers run on several models."
+)
 
 
 def _stack(name, count, vector):

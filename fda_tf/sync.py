@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import monitors
+from fda_tf import checks, monitors
 
 
 class Clock(NamedTuple):
@@ -58,17 +58,14 @@ class Every:
                 f"Every() takes steps= or epochs=, one of them; received "
                 f"steps={self.steps}, epochs={self.epochs}."
             )
-        if self.steps is not None and not (
-            isinstance(self.steps, int) and self.steps >= 1
-        ):
-            raise ValueError(
-                f"Every(steps={self.steps!r}): expected a whole number of "
-                "steps, at least 1."
-            )
-        if self.epochs is not None and not 0 < self.epochs < math.inf:
-            raise ValueError(
-                f"Every(epochs={self.epochs!r}): expected a number above 0."
-            )
+        if self.steps is not None:
+            steps = checks.count("Every: steps", self.steps, "steps")
+            object.__setattr__(self, "steps", steps)
+        else:
+            what = "a number of epochs above 0, at least 1e-6"
+            epochs = checks.real("Every: epochs", self.epochs, 1e-6, what)
+            if math.isinf(epochs):
+                raise ValueError(f"Every: epochs={epochs}: expected {what}.")
 
     def due(self, clock: Clock) -> tf.Tensor:
         """Returns whether a synchronisation is due by the clock."""
@@ -125,12 +122,9 @@ class VarianceThreshold:
     cap: Every | None = None
 
     def __post_init__(self):
-        number = isinstance(self.theta, (int, float))
-        if not (number and self.theta >= 0):
-            raise ValueError(
-                f"theta={self.theta!r}: expected a number of at least 0, in "
-                "squared units of the weights."
-            )
+        what = "a number of at least 0, in squared units of the weights"
+        theta = checks.real("theta", self.theta, 0.0, what)
+        object.__setattr__(self, "theta", theta)
         if not (self.cap is None or isinstance(self.cap, Every)):
             raise ValueError(
                 f"cap={self.cap!r}: expected fda_tf.Every(steps=...) or "

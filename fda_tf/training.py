@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from fda_tf import vectors
+from fda_tf.server import Average
 from fda_tf.sync import Clock
 from fda_tf.worker import Snapshot
 from fda_tf.workers import Workers
@@ -53,11 +54,14 @@ class Trainer:
         self.workers, self.sync, self.server = workers, sync, server
         self.epoch = epoch
         self._average_statistics = statistics == "average"
-        # Alone there is nothing to check.
+        # Alone there is nothing to check, and nothing to average or to count.
+        self.nothing_to_average = workers.count == 1 and isinstance(
+            server, Average
+        )
         self.monitor = sync.monitor if workers.count > 1 else None
         group = workers.worker.weights
         self.w0 = vectors.variables(group.pack(), "w0")
-        server.build(group.layout, [v.path for v in group.variables])
+        server.build(group.layout, workers.worker.names)
         if self.monitor is not None:
             self.monitor.build(group.layout.bucket_sizes)
         self.step = _counter("step")
@@ -67,6 +71,7 @@ class Trainer:
         self.theta = tf.Variable(
             float(sync.theta), trainable=False, dtype=tf.float32, name="theta"
         )
+        sync.due(Clock(self.step, self.interval, epoch))  # refuses now
         signature = [tf.TensorSpec([], tf.int32)]
         self.run = tf.function(self._run, input_signature=signature)
         self.synchronise = tf.function(self._synchronise)
@@ -99,15 +104,18 @@ class Trainer:
         self.step.assign_add(1)
         self.interval.assign_add(1)
         estimate, crossed, finite = self._check()
-        due = self.sync.due(
-            Clock(
-                self.step.read_value(), self.interval.read_value(), self.epoch
-            )
-        )
+        due = self._due()
         cause = tf.where(crossed, 1, tf.where(due, 2, 0))
         if finite and cause > 0:
             finite = self._synchronise()
         return estimate, cause, finite
+
+    def _due(self):
+        """Returns whether a synchronisation is due by the clock."""
+        if self.nothing_to_average:
+            return False
+        step, interval = self.step.read_value(), self.interval.read_value()
+        return self.sync.due(Clock(step, interval, self.epoch))
 
     def _check(self):
         """Returns (estimate, whether it exceeds theta, whether finite)."""
@@ -117,7 +125,14 @@ class Trainer:
 
         def state(snapshot):
             drift = vectors.subtract(snapshot.weights, self.w0)
-            return [monitor.state(drift, theta)]
+            sent = monitor.state(drift, theta)
+            if sent.shape != [monitor.floats]:
+                raise ValueError(
+                    f"{monitor}.state returned the shape {sent.shape}, but "
+                    f"its `floats` is {monitor.floats}. Let them agree: the "
+                    "bytes are counted by them."
+                )
+            return [sent]
 
         (mean_state,) = self.workers.mean(state, "state")
         self.checks.assign_add(1)
@@ -128,7 +143,11 @@ class Trainer:
         )
 
     def _synchronise(self):
-        """Averages the models; returns whether the average is finite."""
+        """Averages the models; returns whether all went well.
+
+        A mean, or a server's step, that is not finite is not put in place, so
+        that it can be told whose it was.
+        """
 
         def travels(snapshot):
             if self._average_statistics:
@@ -141,12 +160,14 @@ class Trainer:
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, weights)
-            if self.monitor is not None:
-                self.monitor.synchronised(new, old)
-            vectors.assign(self.w0, new)
-            self.workers.assign(Snapshot(new, tuple(statistics)))
-            self.interval.assign(0)
-            self.syncs.assign_add(1)
+            finite = tf.math.is_finite(vectors.squared_norm(new))
+            if finite:
+                if self.monitor is not None:
+                    self.monitor.synchronised(new, old)
+                vectors.assign(self.w0, new)
+                self.workers.assign(Snapshot(new, tuple(statistics)))
+                self.interval.assign(0)
+                self.syncs.assign_add(1)
         return finite
 
     def averaged(self) -> Snapshot:

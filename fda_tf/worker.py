@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from tensorflow.python.framework import auto_control_deps_utils
 
-from fda_tf import vectors
+from fda_tf import server, vectors
 from fda_tf.vectors import Layout, Vector
 
 
@@ -18,14 +19,14 @@ class Snapshot(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Variables that are packed together."""
+    """Variables of one dtype that are packed together."""
 
     layout: Layout
-    variables: Sequence[Any]
+    variables: Sequence[tf.Variable]
 
     def pack(self) -> Vector:
         """Returns the variables' values as flat buckets."""
-        return self.layout.pack([v.value for v in self.variables])
+        return self.layout.pack([v.read_value() for v in self.variables])
 
     def assign(self, vector: Sequence[tf.Tensor]) -> None:
         """Puts the values of flat buckets into the variables."""
@@ -35,40 +36,52 @@ class Group(NamedTuple):
 class Worker:
     """A compiled Keras model whose state can be read and set as vectors.
 
+    What belongs where is read off the traced `train_step`:
+
     * `weights`: the trainable variables;
-    * `statistics`: float variables that a training step updates (the moving
-      averages of BatchNorm), and no others;
-    * `rest`: everything else that is a worker's own, by dtype: optimizer
-      slots and counters, random states, frozen weights.
+    * `statistics`: the model's other float variables that the step updates,
+      such as the moving averages of BatchNorm;
+    * `rest`: all else that the step updates or the optimizer has, whoever owns
+      it: slots, counters, random states; metrics excepted. By dtype;
+    * `frozen`: what the model has and no step changes. By dtype.
 
     Args:
       model: a compiled `keras.Model`.
       batch: one batch, as its `train_step` takes it.
+      spec: the `tf.TensorSpec`s of every batch.
 
     Raises:
       ValueError: if the model cannot be trained so; the message says why.
     """
 
-    def __init__(self, model: keras.Model, batch: Any):
+    def __init__(self, model: keras.Model, batch: Any, spec: Any):
         check(model)
-        data = (*batch, None, None)[:3]
-        model._symbolic_build(data_batch=data)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
+        model._symbolic_build(data_batch=(x, y, weight))
         check_weights(model)
         self.model = model
-        self.weights = group(model.trainable_variables)
-        statistics = _statistics(model, data[0])
-        self.statistics = group(statistics)
-        taken = {id(v) for v in statistics + model.metrics_variables}
-        rest: dict[str, list] = {}
-        for v in [*model.non_trainable_variables, *model.optimizer.variables]:
-            if id(v) not in taken:
-                taken.add(id(v))
-                rest.setdefault(v.dtype, []).append(v)
-        self.rest = [group(same_dtype) for same_dtype in rest.values()]
         self._train_step = tf.function(
             tf.autograph.experimental.do_not_convert(model.train_step),
             jit_compile=model.jit_compile,
             reduce_retracing=True,
+        )
+        updated = _updated(self._train_step.get_concrete_function(spec))
+        metrics = _by_id(model.metrics_variables)
+        own = _by_id(model.non_trainable_variables)
+        trainable = _by_id(model.trainable_variables)
+        statistics = {
+            i: v
+            for i, v in own.items()
+            if i in updated and i not in metrics and v.dtype == tf.float32
+        }
+        rest = _by_id(model.optimizer.variables) | updated
+        elsewhere = statistics | trainable | metrics
+        self.names = [v.path for v in model.trainable_variables]
+        self.weights = _group(trainable.values())
+        self.statistics = _group(statistics.values())
+        self.rest = _groups(v for i, v in rest.items() if i not in elsewhere)
+        self.frozen = _groups(
+            v for i, v in own.items() if i not in elsewhere | rest
         )
 
     def step(self, batch: Any) -> None:
@@ -95,7 +108,9 @@ class Worker:
         return [
             g.layout.pack(
                 [
-                    _fold(v.value, worker) if _is_seed(v) else v.value
+                    _fold(v.read_value(), worker)
+                    if _is_seed(v)
+                    else v.read_value()
                     for v in g.variables
                 ]
             )
@@ -104,10 +119,17 @@ class Worker:
             for g in self.rest
         ]
 
+    def changing(self) -> dict[int, str]:
+        """Returns id -> name of the variables that training changes."""
+        groups = [self.weights, self.statistics, *self.rest]
+        return {id(v): v.name for g in groups for v in g.variables}
 
-def group(variables: Sequence[Any]) -> Group:
-    """Returns the group of some variables, in their order."""
-    return Group(Layout([v.shape for v in variables]), list(variables))
+    def shapes(self) -> dict[str, list]:
+        """Returns the shapes of all that training changes, by what it is."""
+        groups = {"weights": self.weights, "statistics": self.statistics} | {
+            f"other {g.variables[0].dtype.name} state": g for g in self.rest
+        }
+        return {name: g.layout.shapes for name, g in groups.items()}
 
 
 def check(model: keras.Model) -> None:
@@ -129,6 +151,7 @@ def check(model: keras.Model) -> None:
             "The model is compiled with run_eagerly=True, and the training "
             "loop is one compiled function. Compile it without."
         )
+    server.refuse_average(model.optimizer)
 
 
 def check_weights(model: keras.Model) -> None:
@@ -148,46 +171,43 @@ def check_weights(model: keras.Model) -> None:
             )
 
 
-def _statistics(model: keras.Model, x: Any) -> list[Any]:
-    """Returns the float variables that a training step updates.
+def _by_id(variables: Any) -> dict[int, tf.Variable]:
+    """Returns id -> tf.Variable of Keras' or TensorFlow's variables."""
+    plain = (v.value if isinstance(v, keras.Variable) else v for v in variables)
+    return {id(v): v for v in plain}
 
-    `stateless_call` hands back the very same tensor for each variable that
-    the call leaves alone.
-    """
-    candidates = model.non_trainable_variables
-    if not any("float" in v.dtype for v in candidates):
-        return []
-    updated = []
 
-    def call(x):
-        before = [tf.convert_to_tensor(v.value) for v in candidates]
-        trainable = [
-            tf.convert_to_tensor(v.value) for v in model.trainable_variables
-        ]
-        takes = getattr(model, "_call_has_training_arg", True)
-        _, after = model.stateless_call(
-            trainable, before, x, **({"training": True} if takes else {})
-        )
-        updated.extend(
-            v
-            for v, old, new in zip(candidates, before, after, strict=True)
-            if new is not old and v.dtype == "float32"
-        )
-        return 0
-
-    tf.function(
-        tf.autograph.experimental.do_not_convert(call)
-    ).get_concrete_function(
-        tf.nest.map_structure(
-            lambda t: tf.TensorSpec(tf.shape(t), t.dtype),
-            tf.nest.map_structure(tf.convert_to_tensor, x),
-        )
+def _updated(function: Any) -> dict[int, tf.Variable]:
+    """Returns id -> variable of those that a traced function writes to."""
+    graph = function.graph
+    reads = auto_control_deps_utils.get_read_only_resource_input_indices_graph(
+        graph
     )
-    return updated
+    read_only = {id(graph.inputs[i]) for i in reads}
+    known = {id(v.handle): v for v in graph.variables}  # in no order
+    written = [
+        known[id(outside)]
+        for outside, inside in graph.captures
+        if id(outside) in known and id(inside) not in read_only
+    ]
+    return {id(v): v for v in written}
 
 
-def _is_seed(variable: Any) -> bool:
-    return variable.path.split("/")[-1].startswith("seed_generator_state")
+def _group(variables: Any) -> Group:
+    variables = list(variables)
+    return Group(Layout([v.shape for v in variables]), variables)
+
+
+def _groups(variables: Any) -> list[Group]:
+    """Returns a group for each dtype, in the order in which they appear."""
+    by_dtype: dict[tf.DType, list] = {}
+    for variable in variables:
+        by_dtype.setdefault(variable.dtype, []).append(variable)
+    return [_group(same) for same in by_dtype.values()]
+
+
+def _is_seed(variable: tf.Variable) -> bool:
+    return "seed_generator_state" in variable.name.split("/")[-1]
 
 
 def _fold(state: tf.Tensor, worker: int) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """The contract of the workers' two homes: one process, or a cluster."""
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from fda_tf.comm import Meter
 from fda_tf.worker import Snapshot, Worker
 
 
-class Workers:
+class Workers(abc.ABC):
     """K workers, wherever they are; the loop knows nothing else of them.
 
     All that a home has to give: a local step on every worker, the mean of a
@@ -29,10 +30,11 @@ class Workers:
         self.source = source
         self.meter = Meter(count)
 
+    @abc.abstractmethod
     def step(self, step: tf.Tensor) -> None:
         """Does local step number `step` (from 0) on every worker."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def mean(
         self,
         of: Callable[[Snapshot], Sequence[tf.Tensor]],
@@ -44,26 +46,27 @@ class Workers:
           of: what travels, from one worker's snapshot.
           kind: what for, one of `fda_tf.comm.KINDS`.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def assign(self, snapshot: Snapshot) -> None:
         """Puts a snapshot into every worker's model.
 
         Statistics may be empty: then every worker keeps its own.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def snapshot(self) -> Snapshot:
         """Returns the snapshot of one worker of this process."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def gather(self, of: Callable[[Snapshot], tf.Tensor]) -> np.ndarray:
         """Returns `of(their snapshot)` of all K workers, stacked; eager."""
-        raise NotImplementedError
 
-    def agree(self, flag: bool) -> bool:
-        """Returns whether the flag is raised on any worker."""
-        return flag
+    def agree(self, stop: bool, error: Exception | None = None) -> bool:
+        """Returns whether any worker wants to stop; raises if one failed."""
+        if error is not None:
+            raise error
+        return stop
 
     def evaluate(self, snapshot: Snapshot, data: Any, batch_size: int) -> dict:
         """Returns the model's metrics on data, with the snapshot's weights."""
@@ -83,4 +86,4 @@ class Workers:
                 return_dict=True,
             )
         self.worker.assign(own)
-        return {name: float(value) for name, value in logs.items()}
+        return {name: np.asarray(v).tolist() for name, v in logs.items()}

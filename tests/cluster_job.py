@@ -11,14 +11,16 @@ def outcome(run):
 
     try:
         return small.history_of(run())
-    except (ValueError, FloatingPointError) as error:
+    except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
 def refusals(replicas, shard):
     """Returns name -> a run in which worker 1 is unlike the others."""
+    import keras
     import numpy as np
     import small
+    import tensorflow as tf
 
     import fda_tf
 
@@ -42,12 +44,34 @@ def refusals(replicas, shard):
     def stop_on_one(row):
         return odd and row["step"] >= 4
 
+    def fail_on_one(row):
+        if odd:
+            raise KeyError("mine")
+
+    def compiled(optimizer="sgd", loss="mse", activation="relu", frozen=2):
+        first = keras.layers.Dense(frozen, trainable=False)
+        last = keras.layers.Dense(1, activation=activation)
+        built = keras.Sequential([keras.Input((small.INPUTS,)), first, last])
+        built.compile(optimizer, loss)
+        return built
+
+    batches = tf.data.Dataset.from_tensor_slices(shard).batch(8)
+
     return {
         "theta": train(theta=2.0 if odd else 1.0),
         "sketch seed": train(seed=int(odd)),
         "model": train(model=small.rich_model if odd else small.linear_model),
         "empty shard": train(data=(x[:0], y[:0]) if odd else shard),
         "bad drift": train(data=(np.full_like(x, np.nan), y) if odd else shard),
+        "optimizer": train(model=lambda: compiled(["sgd", "adam"][odd])),
+        "rate": train(model=lambda: compiled(keras.optimizers.SGD(0.1 + odd))),
+        "loss": train(model=lambda: compiled(loss=["mse", "mae"][odd])),
+        "layer": train(
+            model=lambda: compiled(activation=["relu", "tanh"][odd])
+        ),
+        "frozen": train(model=lambda: compiled(frozen=2 + odd)),
+        "dataset": train(data=batches if odd else shard),
+        "callback": train(evaluate_every=2, on_evaluation=fail_on_one),
         "stop": train(evaluate_every=2, on_evaluation=stop_on_one),
     }
 

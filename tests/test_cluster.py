@@ -31,6 +31,12 @@ UNLIKE = {
     "theta": "ValueError: Worker 1 differs from worker 0 in sync: .*theta=2.0",
     "sketch seed": "ValueError: Worker 1 differs from worker 0 in sync: .*seed",
     "model": "ValueError: Worker 1 differs from worker 0 in ",
+    "optimizer": "ValueError: Worker 1 differs from worker 0 in optimizer",
+    "rate": "ValueError: Worker 1 differs from worker 0 in optimizer",
+    "loss": "ValueError: Worker 1 differs from worker 0 in loss: 'mae'",
+    "layer": r"ValueError: Worker 1 differs from worker 0 in layer \d \(Dense",
+    "frozen": r"ValueError: Worker 1 differs from worker 0 in ",
+    "dataset": "ValueError: Worker 1 differs from worker 0 in shard",
     "bad drift": "FloatingPointError: Step 1: .* worker 1 is",
 }
 
@@ -102,6 +108,13 @@ def test_a_worker_that_cannot_start_tells_the_others(cluster):
         message = "The shard of worker 1 is empty"
         told = "Worker 1 cannot start: ValueError: " if k != 1 else ""
         assert f"ValueError: {told}{message}" in worker["empty shard"]["error"]
+
+
+def test_a_callback_that_fails_on_one_worker_stops_all(cluster):
+    for k, worker in enumerate(cluster):
+        own = "KeyError: 'mine'"
+        told = "RuntimeError: Worker 1 failed in its on_evaluation"
+        assert worker["callback"]["error"].startswith(own if k == 1 else told)
 
 
 def test_one_worker_may_end_the_training_of_all(cluster):
@@ -244,7 +257,7 @@ def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
     source = data.ArraySource([small.data()], 8)
     counting = Counting()
     home = fda_tf.cluster.Cluster(
-        Worker(model, source.example()), source, counting
+        Worker(model, source.example(), source.spec()), source, counting
     )
     trainer = training.Trainer(home, fda_tf.EveryStep(), fda_tf.Average())
     trainer.run(2)

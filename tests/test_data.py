@@ -99,3 +99,30 @@ def test_an_empty_dataset_is_refused():
     empty = tf.data.Dataset.range(0).batch(2)
     with pytest.raises(ValueError, match="dataset of worker 2 is empty"):
         data.DatasetSource([empty], first=2)
+
+
+def test_an_empty_dataset_of_unknown_length_is_refused():
+    empty = tf.data.Dataset.range(4).filter(lambda i: i > 9).batch(2)
+    full = tf.data.Dataset.range(4).batch(2)
+    with pytest.raises(ValueError, match="dataset of worker 1 is empty"):
+        data.DatasetSource([full, empty])
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        (([1.0, 2.0], [1, 0]), "something that is no array"),
+        (np.zeros(4), "of type ndarray"),
+        ((np.zeros((4, 2)), np.zeros(4)), "one shape and type on all workers"),
+    ],
+)
+def test_shards_of_another_form_are_refused(shard, message):
+    good = (np.zeros((4, 3)), np.zeros(4))
+    with pytest.raises(ValueError, match=message):
+        data.ArraySource([good, shard], 2)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31, 1.5, None, True])
+def test_impossible_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match="seed=.*expected a whole number"):
+        source([4], seed=seed)

@@ -127,8 +127,22 @@ def test_folder_comes_before_the_shipped_set(tmp_path):
     assert len(data.x_train) == 6
 
 
-def test_folder_without_the_set_falls_back_on_the_shipped_one(tmp_path):
-    assert len(datasets.load("mnist5000", tmp_path).x_train) == 4000
+def test_folder_without_the_set_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no mnist5000.npz; its .* none. Le"):
+        datasets.load("mnist5000", tmp_path)
+    saved(tmp_path, name="sst2")
+    saved(tmp_path, name="mnist")
+    with pytest.raises(ValueError, match="files: mnist.npz, sst2.npz. Leave"):
+        datasets.load("mnist5000", tmp_path)
+
+
+def test_where_the_data_came_from(offline, monkeypatch, tmp_path):
+    assert datasets.load("mnist5000").source == "shipped"
+    data = datasets.load("tiny", saved(tmp_path))
+    assert data.source == str(tmp_path / "tiny.npz")
+    images = PIECES["x_train"][..., None]
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake_tfds(images))
+    assert datasets.load("mnist").source == "TFDS' mnist"
 
 
 def fake_tfds(images):
@@ -166,13 +180,13 @@ def test_tfds_without_the_set_gives_way_to_keras(offline, monkeypatch):
 # What is refused
 
 
-def test_absent_set_lists_all_that_was_tried(offline, tmp_path):
+def test_absent_set_lists_all_that_was_tried(offline):
     with pytest.raises(ValueError) as refused:
-        datasets.load("mnist", tmp_path)
+        datasets.load("mnist")
     message = str(refused.value)
     for part in (
         "'mnist', which was not found",
-        f"{tmp_path / 'mnist.npz'} (no such file)",
+        "data_dir (none was given)",
         f"{datasets.SHIPPED / 'mnist.npz'} (no such file)",
         "TFDS (tensorflow-datasets is not installed)",
         "Keras (URL fetch failure)",

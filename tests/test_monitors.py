@@ -177,6 +177,10 @@ def test_repr_tells_the_settings_and_nothing_else(name):
 def test_unknown_and_impossible_monitors():
     with pytest.raises(ValueError, match="Known: naive, linear, sketch, exact"):
         monitors.get("skech")
-    for settings in ({"depth": 0}, {"depth": 4}, {"width": 0}):
+    with pytest.raises(ValueError, match="Unknown monitor"):
+        monitors.get(["naive"])
+    with pytest.raises(TypeError, match="estimate"):
+        type("Half", (monitors.Monitor,), {"state": lambda *_: None})()
+    for settings in ({"depth": 0}, {"depth": 4}, {"width": 0}, {"depth": 5.0}):
         with pytest.raises(ValueError, match=next(iter(settings))):
             monitors.SketchMonitor(**settings)

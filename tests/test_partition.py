@@ -196,7 +196,9 @@ def test_labels_may_be_of_any_integer_type(kind):
 # Bad input
 
 
-@pytest.mark.parametrize("spec", ["", "random", "IID", "iid:3", "natural:2"])
+@pytest.mark.parametrize(
+    "spec", ["", "random", "IID", "iid:3", "natural:2", None, 3, ["iid"]]
+)
 def test_unknown_split_lists_the_known(spec):
     with pytest.raises(ValueError, match="expected one like iid, sorted:0.6"):
         partition.split(spec, LABELS, 5, clients=CLIENTS)

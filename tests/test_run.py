@@ -5,12 +5,15 @@ import dataclasses
 import doctest
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 from absl.testing import flagsaver
 
@@ -58,6 +61,33 @@ def test_help_names_everything():
         assert f"--{field.name}:" in text or f"--[no]{field.name}:" in text
 
 
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize(
+    "field", ["theta", "epochs", "target_accuracy", "learning_rate"]
+)
+def test_help_has_the_defaults_of_each_task(name, field):
+    text = flags.FLAGS[field].help
+    assert f"{getattr(TASKS[name], field):g} for {name}" in text
+
+
+def test_help_has_the_defaults_of_each_algorithm():
+    for name, algorithm in ALGORITHMS.items():
+        for field, value in algorithm.uses.items():
+            if field == "learning_rate":
+                text = flags.FLAGS[field].help
+                ours = text[text.index("SGD") :].split("for")
+            elif value is not None:
+                ours = flags.FLAGS[field].help.split("default:")[1].split("for")
+            else:
+                continue
+            (said,) = [
+                before
+                for before, after in zip(ours, [*ours[1:], ""], strict=True)
+                if name in after or len(ours) == 1
+            ]
+            assert said.rstrip(" )").endswith(f"{value:g}")
+
+
 def test_flags_agree_with_the_tables():
     assert flags.FLAGS["backend"].parser.enum_values == list(config.BACKENDS)
     assert flags.FLAGS["sampling"].parser.enum_values == list(config.SAMPLINGS)
@@ -98,11 +128,18 @@ def test_run_id_is_readable():
     assert "/" not in run_id and ":" not in run_id
 
 
+def test_run_id_of_small_numbers():
+    run = plan(algorithm=["linear"], theta=1e-5, split="dirichlet:1e-9")[0][0]
+    assert "-theta1e-05-" in run.run_id and "-dirichlet1e-9-" in run.run_id
+    assert config.short("label:-3") == "label%2d3"
+    assert config.short("a-e-1/..") == "a%2de%2d1%2f.."
+
+
 def test_run_id_never_collides():
     other = {
         "task": ["lenet5_mnist"],
         "algorithm": [["linear"], ["naive"]],
-        "theta": [1.25, 12.5, 125.0, 1e-5, math.inf],
+        "theta": [1.25, 12.5, 125.0, 1e-5, 1e5, 1e-50, math.inf],
         "workers": [6, 15],
         "split": ["label:0", "label:0,8", "label:8", "shards:2", "natural"],
         "sampling": ["independent"],
@@ -193,6 +230,9 @@ def test_steps_at_most(samples, epochs, steps, expected):
         ("--learning_rate=inf", "--learning_rate must be a number above 0"),
         ("--data_dir=/no/such/folder", "/no/such/folder"),
         ("--results_dir=/dev/null/results", "cannot be written to"),
+        ("--summary=/proc/x.csv", "--summary=/proc/x.csv cannot be written"),
+        ("--summary=/dev/null/x.csv", "--summary=/dev/null/x.csv cannot be"),
+        ("--data_dir=/proc/self/fd", "no mnist5000.npz; its .npz files: none"),
     ],
 )
 def test_bad_flags(argument, message, capsys, tmp_path, monkeypatch):
@@ -203,6 +243,20 @@ def test_bad_flags(argument, message, capsys, tmp_path, monkeypatch):
     assert message in err
     assert err.startswith("Error: ") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [("TF_CONFIG", "{}"), ("SLURM_STEP_NUM_TASKS", "2")],
+)
+def test_a_cluster_s_worker_does_not_simulate(
+    variable, value, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fda_tf, "simulate", None)
+    monkeypatch.setenv(variable, value)
+    assert command(f"--results_dir={tmp_path}") == 1
+    err = capsys.readouterr().err
+    assert "TF_CONFIG or SLURM says" in err and "--backend=cluster" in err
 
 
 def test_bad_flags_on_the_way_in():
@@ -277,6 +331,49 @@ def data(tmp_path_factory):
     return folder
 
 
+ERRORS = [
+    (
+        TimeoutError("Worker 0 waited 5 s; not there: worker 1. Start all."),
+        "Worker 0 waited 5 s; not there: worker 1. Start all.",
+    ),
+    (RuntimeError("A worker was lost.\nAnd more"), "A worker was lost."),
+    (OSError(28, "No space left on device"), "[Errno 28] No space left on"),
+    (
+        tf.errors.UnavailableError(
+            None,
+            None,
+            "Graph execution error:\n\nDetected at node X defined at (most "
+            'recent call last):\n  File "x", line 1\n<stack traces '
+            "unavailable>\nCollective ops is aborted by: reset. Restart it.",
+        ),
+        "UnavailableError: Collective ops is aborted by: reset",
+    ),
+]
+
+
+@pytest.mark.parametrize("error, words", ERRORS)
+def test_failures_are_said_in_a_line(
+    error, words, data, tmp_path, monkeypatch, capsys
+):
+    def simulate(*_, **__):
+        raise error
+
+    monkeypatch.setattr(fda_tf, "simulate", simulate)
+    code = command(*SMALL, f"--data_dir={data}", f"--results_dir={tmp_path}")
+    err = capsys.readouterr().err
+    assert code == 1 and err.startswith(f"Error: {words}")
+    assert err.count("\n") == 1
+
+
+def test_a_batch_larger_than_a_shard_is_warned_of(data, tmp_path, caplog):
+    code = command(
+        *SMALL, "--algorithm=naive", "--steps=1", "--batch_size=31",
+        f"--data_dir={data}", f"--results_dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 0
+    assert "larger than the smallest shard (30 samples)" in caplog.text
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, data):
     """Results of one real call of the command line."""
@@ -343,7 +440,7 @@ def test_summary_file(finished):
     assert values["worker_steps_per_second"] > 0 and values["seconds"] > 0
 
 
-def test_config_file(finished):
+def test_config_file(finished, data):
     folder = _folder(finished, "synchronous")
     values = json.loads((folder / "config.json").read_text())
     own = flags.FLAGS.get_flags_for_module(sys.modules[run.__name__])
@@ -353,6 +450,7 @@ def test_config_file(finished):
     assert values["batch_size"] == 10 and values["learning_rate"] == 2e-3
     assert values["run_id"] == folder.name
     assert values["train_samples"] == 60 and "git_commit" in values
+    assert values["data"] == str(data / "mnist5000.npz")
     assert {"tensorflow", "keras", "numpy", "python"} < set(values["versions"])
 
 
@@ -433,11 +531,77 @@ def test_interrupted_run_is_readable(data, tmp_path, monkeypatch, capsys):
         *SMALL, "--nostop", f"--data_dir={data}", f"--results_dir={tmp_path}"
     )
     assert code == 130
-    assert str(tmp_path) in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert f"Stopped; what was measured is in {tmp_path}" in err
+    assert "accuracy" not in out  # no table: nothing is finished
     folder = _folder(tmp_path, "synchronous")
     assert len(results.read_metrics(folder)) == 2
     assert not (folder / "summary.json").exists()
     assert json.loads((folder / "config.json").read_text())["workers"] == 2
+
+
+def interrupt(*_, **__):
+    """Ctrl-C comes now."""
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_shows_what_was_finished(data, tmp_path, monkeypatch, capsys):
+    original = fda_tf.simulate
+
+    def simulate(*arguments, **options):
+        monkeypatch.setattr(fda_tf, "simulate", interrupt)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(fda_tf, "simulate", simulate)
+    code = command(*SMALL, f"--data_dir={data}", f"--results_dir={tmp_path}")
+    assert code == 130
+    out, err = capsys.readouterr()
+    shown = out[out.index("to test accuracy 0.05") :]
+    assert "synchronous" in shown and "linear" not in shown
+    assert err.startswith("Stopped") and err.count("\n") == 1
+
+
+def test_ctrl_c_of_the_launcher_shows_what_was_finished(
+    finished, data, tmp_path, monkeypatch, capsys
+):
+    def launch(command, workers):
+        # What one of the runs wrote, and one of another day.
+        for name, day in (("linear", 0), ("synchronous", -86_400)):
+            (settings,) = [run for run in asked if run.algorithm == name]
+            folder = tmp_path / settings.run_id
+            folder.mkdir()
+            text = (_folder(finished, name) / "summary.json").read_text()
+            (folder / "summary.json").write_text(text)
+            when = time.time() + 1 + day
+            os.utime(folder / "summary.json", (when, when))
+        raise KeyboardInterrupt
+
+    asked, original = [], config.plan
+
+    def plan(flags):
+        asked.extend(original(flags)[0])
+        return original(flags)
+
+    monkeypatch.setattr(config, "plan", plan)
+    monkeypatch.setattr(fda_tf.launch, "launch", launch)
+    code = command(
+        "--backend=cluster", *SMALL, f"--data_dir={data}",
+        f"--results_dir={tmp_path}",
+    )  # fmt: skip
+    out, err = capsys.readouterr()
+    assert code == 130 and err.startswith("Stopped")
+    assert "linear" in out and "synchronous" not in out
+
+
+def test_only_the_chief_says_stopped(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.Replicas(1, "ab"))
+    monkeypatch.setattr(fda_tf, "train", interrupt)
+    arguments = [*SMALL, f"--data_dir={data}", f"--results_dir={tmp_path}"]
+    assert command("--backend=cluster", *arguments) == 130
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.Replicas(0, "ab"))
+    assert command("--backend=cluster", *arguments) == 130
+    assert "Stopped" in capsys.readouterr().err
 
 
 def test_the_workers_of_a_cluster_get_the_same_flags(
@@ -526,17 +690,78 @@ def test_summarise():
 def test_table_says_how_many_times_fewer():
     sent = [None, 5.0e6, 1.0e6]
     runs = [
-        (settings, {"bytes_to_target": count})
+        (settings, {"bytes_to_target": count, "total_bytes": 30e6})
         for settings, count in zip(plan()[0], sent, strict=True)
     ]
-    assert table.sent(runs) == ["not reached", "5 MB", "1 MB"]
+    assert table.sent(runs) == ["30 MB, target not reached", "5 MB", "1 MB"]
     runs[0][1]["bytes_to_target"] = 25e6
     assert table.sent(runs) == [
         "25 MB", "5 MB, 5\u00d7 fewer", "1 MB, 25\u00d7 fewer",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [config, results, show])
+def _shown(runs, folder, capsys):
+    table.report(runs, str(folder))
+    return capsys.readouterr().out
+
+
+def test_table_of_a_run_that_did_not_reach_its_target(tmp_path, capsys):
+    kind = {"worker_steps_per_second": 3.0, "seconds": 4.0}
+    rows = [_row(10, 0.5), _row(20, 0.75), _row(30, 0.625)]
+    runs = [
+        (plan(algorithm=["linear"])[0][0], results.summarise(rows, t, **kind))
+        for t in (0.6, 0.9)
+    ]
+    reached, missed = [
+        line.split()
+        for line in _shown(runs, tmp_path, capsys).splitlines()
+        if line.split()[:1] == ["linear"]
+    ]
+    assert reached == ["linear", "0.7500", "20", "2", "220", "B"]
+    missed_words = "linear 0.7500 30 3 330 B, target not reached"
+    assert missed == missed_words.split()
+
+
+def test_table_says_where_the_results_are(finished, tmp_path, capsys):
+    rows = summary.read(finished / "summary.csv")
+    runs, _ = plan(
+        algorithm=["synchronous", "linear"], workers=2, batch_size=10,
+        steps=12, theta=0.05, target_accuracy=0.05, stop=False,
+    )  # fmt: skip
+    runs = [(run, rows[run.run_id]) for run in runs]
+    out = _shown(runs, finished, capsys)
+    for run, _ in runs:
+        assert f"\n  {finished / run.run_id}/\n" in out
+    out = _shown(runs[:1], finished, capsys)
+    assert f"\nresults: {finished / runs[0][0].run_id}/\n" in out
+    out = _shown(runs, tmp_path, capsys)
+    assert "\nresults: only in --summary\n" in out
+
+
+def test_one_worker_sends_nothing(data, tmp_path, capsys):
+    code = command(
+        *SMALL, "--algorithm=linear", "--workers=1",
+        f"--data_dir={data}", f"--results_dir={tmp_path}",
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "images, 1 worker, iid" in out
+    assert "picture: none, no run here has sent anything" in out
+
+
+def test_pictures_never_collide():
+    changes = (
+        {}, {"algorithm": ["linear"]}, {"theta": 2.0}, {"batch_size": 7},
+        {"steps": 9}, {"stop": False}, {"target_accuracy": 0.9},
+        {"sketch_width": 9}, {"sampling": "independent"}, {"workers": 6},
+    )  # fmt: skip
+    names = [table.picture_name(plan(**change)[0]) for change in changes]
+    assert len(set(names)) == len(names)
+    assert names[0].startswith("lenet5_mnist5000-K5-iid-seed0-simulated-")
+    assert table.picture_name(plan()[0]) == names[0]
+
+
+@pytest.mark.parametrize("module", [config, results, runner, show])
 def test_examples(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted and not outcome.failed

@@ -120,6 +120,14 @@ def test_a_server_optimizer_trains():
     assert run.rows[-1]["val_accuracy"] > 0.7
 
 
+def test_a_schedule_may_warm_up_from_zero():
+    warm = keras.optimizers.schedules.CosineDecay(
+        0.0, 10, warmup_target=1.0, warmup_steps=2
+    )
+    got = rounds(keras.optimizers.SGD(warm), means(1))
+    np.testing.assert_array_equal(got, W0)  # the first rate is 0
+
+
 def test_impossible_servers_are_refused():
     with pytest.raises(ValueError, match="takes a keras.optimizers.Optimizer"):
         fda_tf.ServerOptimizer("adam")

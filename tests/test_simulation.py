@@ -447,7 +447,7 @@ def test_shards_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="workers=3, but 4 shards"):
         fda_tf.simulate(small.linear_model, small.shards(4), steps=1, workers=3)
     for shards, message in (
-        ([], "Expected one shard for each worker"),
+        ([], "No shards were given"),
         ([(x, y), (x[:0], y[:0])], "shard of worker 1 is empty"),
         ([(x, y[:5])], "of equal lengths"),
         ([(x, y), tf.data.Dataset.range(3)], "either all of them"),
@@ -458,3 +458,258 @@ def test_shards_that_cannot_work_are_refused():
 
 def test_plan_evaluates_at_the_end_when_epochs_are_unknown():
     assert history.Plan(steps=9).next_evaluation(0, None) == 9
+
+
+class TwoOptimizers(TwoInputs):
+    """A train_step that also has an optimizer that Keras does not know."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = keras.optimizers.Adam(0.1)
+
+    def train_step(self, batch):
+        x, y = batch[0], batch[1]
+        with tf.GradientTape(persistent=True) as tape:
+            loss = self.compute_loss(x, y, self(x, training=True))
+        for optimizer, layer in (
+            (self.optimizer, self.dense),
+            (self.second, self.scale),
+        ):
+            own = layer.trainable_variables
+            optimizer.apply(tape.gradient(loss, own), own)
+        return {"loss": loss}
+
+
+class TargetNetwork(TwoInputs):
+    """A train_step that moves a variable which no call changes."""
+
+    def build(self, shapes):
+        self.target = self.add_weight(
+            shape=(1,), initializer="zeros", trainable=False
+        )
+        super().build(shapes)
+
+    def train_step(self, batch):
+        self.target.assign_add(tf.reduce_mean(batch[0]["a"], keepdims=True)[0])
+        return super().train_step(batch)
+
+
+def two_input_shards(workers=3):
+    x, y = small.data(16 * workers)
+    return [
+        ({"a": x[i : i + 16, :5], "b": x[i : i + 16, 5:]}, y[i : i + 16])
+        for i in range(0, len(x), 16)
+    ]
+
+
+def test_state_that_keras_does_not_list_is_each_workers_own():
+    def build():
+        keras.utils.set_random_seed(1)
+        return small.compile_model(TwoOptimizers())
+
+    source = data.ArraySource(two_input_shards(), 8)
+    home = simulation.Simulation(build, source, 3, lanes=2)
+    trainer = training.Trainer(
+        home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
+    )
+    trainer.run(5)
+    for k in range(3):
+        model = build()
+        lone = simulation.Worker(model, source.example(), source.spec())
+        for t in range(5):
+            lone.step(source.batch(k, t))
+        np.testing.assert_array_equal(
+            home._weights[0].numpy()[k], small.flat(model)
+        )
+        assert int(model.second.iterations) == 5
+
+
+def test_whatever_float_state_a_step_updates_is_averaged():
+    def build():
+        keras.utils.set_random_seed(1)
+        return small.compile_model(TargetNetwork())
+
+    shards = two_input_shards()
+    run = fda_tf.simulate(
+        build, shards, steps=4, batch_size=16, sync=fda_tf.Every(steps=2)
+    )
+    mean = np.mean([x["a"].mean() for x, _ in shards])
+    assert float(run.model.target[0]) == pytest.approx(4 * mean, abs=1e-5)
+
+
+def test_a_frozen_backbone_may_be_shared_and_is_not_multiplied():
+    backbone = keras.layers.Dense(6, kernel_initializer="orthogonal")
+    backbone.trainable = False
+    inner = keras.Sequential([keras.Input((small.INPUTS,)), backbone])
+
+    def build():
+        layers = [inner, keras.layers.Dense(small.CLASSES)]
+        model = keras.Sequential([keras.Input((small.INPUTS,)), *layers])
+        return small.compile_model(model)
+
+    before = backbone.get_weights()
+    source = data.ArraySource(small.shards(3), 8)
+    home = simulation.Simulation(build, source, 3, lanes=2)
+    home.step(tf.constant(0, tf.int64))
+    np.testing.assert_array_equal(backbone.get_weights()[0], before[0])
+    trained = (6 + 1) * small.CLASSES
+    counters = 8 + 4  # SGD's iteration and learning rate
+    assert home.state_bytes() == 3 * (4 * trained + counters)
+
+
+def test_lanes_agree_on_what_is_frozen():
+    def build():  # unseeded: every call draws other weights
+        frozen = keras.layers.Dense(6)
+        frozen.trainable = False
+        layers = [frozen, keras.layers.Dense(small.CLASSES)]
+        model = keras.Sequential([keras.Input((small.INPUTS,)), *layers])
+        return small.compile_model(model)
+
+    source = data.ArraySource(small.shards(2), 8)
+    home = simulation.Simulation(build, source, 2, lanes=2)
+    first, second = (lane.model.layers[0].get_weights() for lane in home.lanes)
+    np.testing.assert_array_equal(first[0], second[0])
+
+
+def shared_parts():
+    """Returns name -> a build that shares something between its calls."""
+    whole, layer = small.linear_model(), keras.layers.Dense(small.CLASSES)
+    optimizer = keras.optimizers.SGD(0.1)
+
+    def sharing_a_layer():
+        return small.compile_model(
+            keras.Sequential([keras.Input((small.INPUTS,)), layer])
+        )
+
+    return {
+        "model": lambda: whole,
+        "layer": sharing_a_layer,
+        "optimizer": lambda: small.linear_model(optimizer=optimizer),
+    }
+
+
+@pytest.mark.parametrize("what", ["model", "layer", "optimizer"])
+def test_models_that_share_what_training_changes_are_refused(what):
+    source = data.ArraySource(small.shards(2), 8)
+    with pytest.raises(ValueError, match=r"build\(\) returned a model that sh"):
+        simulation.Simulation(shared_parts()[what], source, 2, lanes=2)
+
+
+def test_models_of_different_shapes_are_refused():
+    source = data.ArraySource(small.shards(2), 8)
+    models = iter([small.linear_model(), small.rich_model()])
+    with pytest.raises(ValueError, match="models of different shapes"):
+        simulation.Simulation(lambda: next(models), source, 2, lanes=2)
+
+
+def test_what_is_no_function_is_refused():
+    with pytest.raises(ValueError, match="expected a function with no arg"):
+        fda_tf.simulate(small.linear_model(), small.shards(2), steps=1)
+
+
+def test_moving_averages_of_the_optimizer_are_refused():
+    def build():
+        return small.linear_model(optimizer=keras.optimizers.SGD(use_ema=True))
+
+    with pytest.raises(ValueError, match="would have no effect"):
+        simulate(fda_tf.EveryStep(), build)
+
+
+def test_numpy_numbers_are_numbers():
+    run = simulate(
+        fda_tf.VarianceThreshold(np.float32(0.5), "naive"),
+        steps=np.int64(4),
+        batch_size=np.int32(8),
+        evaluate_every=np.int64(2),
+    )
+    assert [row["step"] for row in run.rows] == [2, 4]
+
+
+def test_validation_data_of_no_known_form_is_refused():
+    with pytest.raises(ValueError, match="validation_data of type ndarray"):
+        simulate(fda_tf.EveryStep(), validation_data=small.data()[0])
+
+
+def test_vector_metrics_are_reported():
+    def build():
+        model = small.linear_model()
+        model.compile(
+            "sgd",
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            metrics=[keras.metrics.F1Score(name="f1")],
+        )
+        return model
+
+    shards = [(x, np.eye(3, dtype="f4")[y]) for x, y in small.shards(2)]
+    run = fda_tf.simulate(build, shards, steps=2, validation_data=shards[0])
+    assert len(run.rows[-1]["val_f1"]) == 3
+
+
+def test_alone_a_bad_model_is_found_at_the_evaluation():
+    x, y = small.data()
+    bad = [(np.full_like(x, np.nan), y)]
+    with pytest.raises(FloatingPointError, match="Step 3: .* last 3 steps"):
+        fda_tf.simulate(
+            small.linear_model,
+            bad,
+            steps=9,
+            evaluate_every=3,
+            sync=fda_tf.VarianceThreshold(1.0, "naive"),
+        )
+
+
+def test_a_server_that_explodes_is_named():
+    with pytest.raises(FloatingPointError, match="Step 1: the server optim"):
+        simulate(
+            fda_tf.EveryStep(),
+            server=fda_tf.ServerOptimizer(keras.optimizers.SGD(1e38)),
+            batch_size=1,
+        )
+
+
+def test_epochs_of_unknown_length_are_refused_before_training():
+    endless = [
+        tf.data.Dataset.from_tensor_slices(s).repeat().batch(8)
+        for s in small.shards(2)
+    ]
+    with pytest.raises(ValueError, match="^Every.steps=None, epochs=1. needs"):
+        fda_tf.simulate(
+            small.linear_model, endless, steps=3, sync=fda_tf.Every(epochs=1)
+        )
+
+
+def test_a_monitor_that_sends_other_than_it_says_is_refused():
+    class Liar(fda_tf.NaiveMonitor):
+        floats = 2
+
+    with pytest.raises(ValueError, match="its `floats` is 2"):
+        simulate(fda_tf.VarianceThreshold(1.0, Liar()))
+
+
+def test_datasets_of_inputs_alone_train_models_of_their_own_step():
+    class Autoencoder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(small.INPUTS)
+
+        def call(self, inputs):
+            return self.dense(inputs)
+
+        def train_step(self, x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((self(x) - x) ** 2)
+            own = self.trainable_variables
+            self.optimizer.apply(tape.gradient(loss, own), own)
+            return {"loss": loss}
+
+    def build():
+        model = Autoencoder()
+        model.compile("sgd")
+        return model
+
+    datasets = [
+        tf.data.Dataset.from_tensor_slices(x).batch(8)
+        for x, _ in small.shards(2)
+    ]
+    run = fda_tf.simulate(build, datasets, steps=3, sync=fda_tf.EveryStep())
+    assert run.rows[-1]["syncs"] == 3

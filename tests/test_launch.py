@@ -1,0 +1,191 @@
+"""Processes that are launched: they end together, and it is said why."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fda_tf import launch
+
+HERE = pathlib.Path(__file__).parent
+INDEX = (
+    "import json, os, signal, sys, time\n"
+    "k = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+)
+SLEEPS = (
+    "import pathlib\n"
+    "pathlib.Path(sys.argv[1], str(k)).write_text(str(os.getpid()))\n"
+    "time.sleep(600)\n"
+)
+needs_linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="Linux ends the children of the dead"
+)
+
+
+def command(tmp_path, body):
+    """A worker's command that runs the body; k is its number."""
+    script = tmp_path / "job.py"
+    script.write_text(INDEX + body)
+    return [sys.executable, str(script), str(tmp_path)]
+
+
+def runs(pid):
+    """Whether a process is there and no zombie."""
+    try:
+        state = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def eventually(condition, seconds=20):
+    """Whether it holds before long."""
+    deadline = time.monotonic() + seconds
+    while not (held := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return held
+
+
+@pytest.fixture
+def launcher(tmp_path):
+    """A launcher in a process of its own, and its two workers' pids."""
+    words = command(tmp_path, SLEEPS)
+    job = tmp_path / "launch.py"
+    job.write_text(
+        "import sys\nfrom fda_tf import launch\n"
+        f"sys.exit(launch.launch({words!r}, workers=2))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(job)],
+        env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    files = [tmp_path / "0", tmp_path / "1"]
+    pids = []
+    try:
+        assert eventually(lambda: all(map(read, files)), 60)
+        pids = [int(read(file)) for file in files]
+        yield process, pids
+    finally:
+        process.kill()
+        process.communicate()
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def read(path):
+    """What a worker wrote; nothing if it did not yet."""
+    return path.read_text() if path.exists() else ""
+
+
+# --- The first failure, in words
+
+
+def test_all_end_with_the_first_failure(capfd, caplog, tmp_path):
+    words = command(
+        tmp_path,
+        "print('hello', flush=True)\n"
+        "sys.exit(7) if k == 1 else time.sleep(600)\n",
+    )
+    assert launch.launch(words, workers=3) == 7
+    out, _ = capfd.readouterr()
+    assert "[worker 1] hello" in out and "\nhello" in "\n" + out
+    message = "worker 1 ended with exit code 7; the others were ended"
+    assert caplog.messages == [message]
+
+
+def test_the_first_failure_is_the_first_in_time(caplog, tmp_path):
+    # Worker 0 fails while it is ended, because worker 2 has failed.
+    words = command(
+        tmp_path,
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(5))\n"
+        "time.sleep(1 if k == 2 else 600)\n"
+        "sys.exit(9)\n",
+    )
+    assert launch.launch(words, workers=3) == 9
+    assert "worker 2 ended with exit code 9" in caplog.text
+
+
+def test_a_signal_is_named(caplog, tmp_path):
+    words = command(
+        tmp_path,
+        "os.kill(os.getpid(), signal.SIGKILL) if k == 1 else time.sleep(600)\n",
+    )
+    assert launch.launch(words, workers=2) == 128 + signal.SIGKILL
+    message = "worker 1 was ended by signal 9 (SIGKILL); the others were ended"
+    assert caplog.messages == [message]
+
+
+class Ended:
+    """A process that is through."""
+
+    def __init__(self, code):
+        self.returncode = code
+
+    def poll(self):
+        return self.returncode
+
+
+@pytest.mark.parametrize(
+    "codes, expected",
+    [([0, 0], None), ([None, 3], 1), ([4, 3], 0), ([1, 0, -9], 2)],
+)
+def test_who_failed_first(codes, expected):
+    assert launch._wait([Ended(code) for code in codes], []) == expected
+
+
+def test_a_program_that_is_none(capfd, caplog):
+    assert launch.launch(["/no/such/program"], workers=1) == 127
+    assert "/no/such/program: No such file" in capfd.readouterr().err
+    assert caplog.messages == ["worker 0 ended with exit code 127"]
+
+
+def test_it_refuses_in_words():
+    with pytest.raises(ValueError, match="workers=0: expected"):
+        launch.launch(["true"], workers=0)
+    with pytest.raises(ValueError, match="command='true': expected a program"):
+        launch.launch("true", workers=1)
+    with pytest.raises(ValueError, match="expected a program"):
+        launch.launch([], workers=1)
+
+
+def test_all_well_says_nothing(caplog, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    assert launch.launch(command(tmp_path, ""), workers=2) == 0
+    assert not caplog.messages
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+# --- No orphans
+
+
+def test_sigterm_ends_the_workers(launcher):
+    process, pids = launcher
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "got SIGTERM; all workers were ended" in err
+    assert not any(map(runs, pids))
+
+
+@needs_linux
+def test_a_killed_launcher_leaves_no_orphans(launcher):
+    process, pids = launcher
+    process.kill()
+    assert eventually(lambda: not any(map(runs, pids)))
+
+
+def test_ctrl_c_is_the_launcher_s(launcher):
+    process, pids = launcher
+    os.kill(pids[0], signal.SIGINT)  # as the terminal sends it to all
+    time.sleep(0.5)
+    assert runs(pids[0]) and process.poll() is None
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode not in (0, None)
+    assert not any(map(runs, pids))
