@@ -130,8 +130,11 @@ def _launch(
             values = results.read_summary(folder / run.run_id, began)
             if values is not None:
                 finished[run.run_id] = values
-        _report(runs, finished, job.flags["results_dir"])
+        if len(finished) < len(runs):  # else the chief has done so
+            _report(runs, finished, job.flags["results_dir"])
         raise
+    finally:
+        show.restore_cursor()
 
 
 def _report(

@@ -161,6 +161,11 @@ def progress(runs: Sequence[Settings], chief: bool) -> Progress:
     return PlainProgress(screen)
 
 
+def restore_cursor() -> None:
+    """Shows the terminal's cursor: a live table that was killed left it so."""
+    console.Console().show_cursor()
+
+
 def readable_bytes(count: float) -> str:
     """A number of bytes with three digits and a unit of powers of 1,000.
 

@@ -2,7 +2,7 @@
 
 from fda_tf import launch, partition
 from fda_tf.cluster import train
-from fda_tf.history import History, Plan
+from fda_tf.history import History
 from fda_tf.monitors import (
     MONITORS,
     ExactMonitor,
@@ -12,6 +12,7 @@ from fda_tf.monitors import (
     NaiveMonitor,
     SketchMonitor,
 )
+from fda_tf.plan import Plan
 from fda_tf.replicas import Replicas, connect
 from fda_tf.server import Average, ServerOptimizer, Yogi
 from fda_tf.simulation import simulate

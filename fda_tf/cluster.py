@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from fda_tf import data, history
 from fda_tf import replicas as replicas_lib
+from fda_tf.plan import Plan, takes_plan
 from fda_tf.worker import Worker
 from fda_tf.workers import Workers
 
@@ -70,6 +71,7 @@ class Cluster(Workers):
         return bool(flags[:, 0].any())
 
 
+@takes_plan
 def train(
     model: keras.Model,
     shard: Any,
@@ -117,7 +119,7 @@ def train(
     replicas = replicas or replicas_lib.current()
     shared = {"batch_size": batch_size, "sampling": sampling, "seed": seed}
     try:
-        plan = history.Plan(steps=steps, **options)
+        plan = Plan(steps=steps, **options)
         source = data.source(
             [shard], batch_size, sampling, seed, replicas.index
         )
@@ -133,7 +135,7 @@ def train(
         return history.run(Cluster(worker, source, replicas), plan, total)
 
 
-def describe(plan: history.Plan, worker: Worker, source: Any) -> dict[str, Any]:
+def describe(plan: Plan, worker: Worker, source: Any) -> dict[str, Any]:
     """Returns what must be the same on every worker, by name."""
     import fda_tf
 

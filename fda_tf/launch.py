@@ -18,6 +18,7 @@ from fda_tf import _tether
 
 GRACE_SECONDS = 5  # from being asked to end to being ended
 POLL_SECONDS = 0.05  # between two looks at the workers
+LAST_WORDS_SECONDS = 1.0  # for those that fail of the same, to say so
 
 
 def free_ports(count: int) -> list[int]:
@@ -155,6 +156,7 @@ def _wait(
         codes = [process.poll() for process in processes]
         failed = [k for k, code in enumerate(codes) if code]
         if failed:
+            _await_last_words(processes)
             # Within one look, one that was killed (its code is below 0) is
             # the likelier cause: the others fail because it is gone.
             return min(failed, key=lambda k: codes[k] > 0)
@@ -162,6 +164,14 @@ def _wait(
             break
         time.sleep(POLL_SECONDS)
     return None
+
+
+def _await_last_words(processes: Sequence[subprocess.Popen]) -> None:
+    deadline = time.monotonic() + LAST_WORDS_SECONDS
+    while time.monotonic() < deadline:
+        if all(process.poll() is not None for process in processes):
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def _end(processes: Sequence[subprocess.Popen]) -> None:

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from fda_tf import data, history
+from fda_tf.plan import Plan, takes_plan
 from fda_tf.worker import Snapshot, Worker, check
 from fda_tf.workers import Workers
 
@@ -117,6 +118,7 @@ class Simulation(Workers):
         )
 
 
+@takes_plan
 def simulate(
     build: Callable[[], keras.Model],
     shards: Sequence[Any],
@@ -182,7 +184,7 @@ def simulate(
             f"workers={workers}, but {len(shards)} shards were given. Give "
             "one shard for each worker; fda_tf.partition.split makes them."
         )
-    plan = history.Plan(steps=steps, **options)
+    plan = Plan(steps=steps, **options)
     source = data.source(shards, batch_size, sampling, seed)
     home = Simulation(build, source, len(shards))
     return history.run(home, plan, source.samples)

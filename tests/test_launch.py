@@ -121,6 +121,19 @@ def test_a_signal_is_named(caplog, tmp_path):
     assert caplog.messages == [message]
 
 
+def test_those_that_fail_of_the_same_may_say_so(capfd, tmp_path):
+    words = command(
+        tmp_path,
+        "time.sleep(0.3 * (1 - k))\nprint('Error', k)\nsys.exit(1)\n",
+    )
+    assert launch.launch(words, workers=2) == 1
+    assert capfd.readouterr().out.split("\n") == [
+        "[worker 1] Error 1",
+        "Error 0",
+        "",
+    ]
+
+
 class Ended:
     """A process that is through."""
 

@@ -41,3 +41,12 @@ def test_the_version_is_that_of_the_metadata():
     from importlib import metadata
 
     assert metadata.version("fda_tf") == fda_tf.__version__
+
+
+@pytest.mark.parametrize("function", [fda_tf.simulate, fda_tf.train])
+def test_signatures_show_all_options_and_know_no_others(function):
+    shown = inspect.signature(function).parameters
+    assert {"sync", "server", "validation_data", "on_evaluation"} <= set(shown)
+    assert "options" not in shown
+    with pytest.raises(TypeError, match="does not know thta. Known: .*sync"):
+        function(None, None, steps=1, thta=1.0)

@@ -8,7 +8,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import data, history, simulation, training
+from fda_tf import data, simulation, training
 
 WORKERS, STEPS, BATCH = 4, 60, 8
 THETAS = {"naive": 0.5, "linear": 0.3, "exact": 0.2, "max": 0.6, "sketch": 0.3}
@@ -457,7 +457,7 @@ def test_shards_that_cannot_work_are_refused():
 
 
 def test_plan_evaluates_at_the_end_when_epochs_are_unknown():
-    assert history.Plan(steps=9).next_evaluation(0, None) == 9
+    assert fda_tf.Plan(steps=9).next_evaluation(0, None) == 9
 
 
 class TwoOptimizers(TwoInputs):

@@ -1,0 +1,132 @@
+"""What a training run is to do, checked before it starts."""
+
+import dataclasses
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import tensorflow as tf
+
+from fda_tf import checks
+from fda_tf.server import Average, ServerOptimizer
+from fda_tf.sync import Every, VarianceThreshold
+from fda_tf.training import STATISTICS
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What to train and what to look at meanwhile; checked when made.
+
+    Attributes:
+      steps: in-parallel steps, at most.
+      sync: when to synchronise; by default `VarianceThreshold(theta=1.5)`.
+      server: how the average is applied; by default `Average()`.
+      statistics: of BatchNorm and the like: "average" at each
+        synchronisation, or "local": for evaluation only, as in the paper.
+      validation_data: (x, y), (x, y, sample_weight) or a batched dataset, on
+        which the average of the models is evaluated.
+      validation_batch_size: samples.
+      evaluate_every: steps between evaluations; None for once a global
+        epoch, after step ceil(e n / (B K)). The last step is always evaluated.
+      on_evaluation: called with the row of each evaluation; training ends
+        if it returns True on any worker.
+      on_progress: called with such a row, without metrics, every few steps.
+      on_synchronisation: called with the dict of each synchronisation.
+    """
+
+    steps: int
+    sync: Any = dataclasses.field(
+        default_factory=lambda: VarianceThreshold(1.5)
+    )
+    server: Any = dataclasses.field(default_factory=Average)
+    statistics: str = "average"
+    validation_data: Any = None
+    validation_batch_size: int = 500
+    evaluate_every: int | None = None
+    on_evaluation: Callable[[dict], Any] | None = None
+    on_progress: Callable[[dict], Any] | None = None
+    on_synchronisation: Callable[[dict], Any] | None = None
+
+    def __post_init__(self):
+        self._set("steps", checks.count("steps", self.steps, "steps"))
+        if self.evaluate_every is not None:
+            every = checks.count("evaluate_every", self.evaluate_every, "steps")
+            self._set("evaluate_every", every)
+        data = self.validation_data
+        if not (
+            data is None
+            or isinstance(data, tf.data.Dataset)
+            or (isinstance(data, (tuple, list)) and len(data) in (2, 3))
+        ):
+            raise ValueError(
+                f"validation_data of type {type(data).__name__}: expected "
+                "(x, y), (x, y, sample_weight) or a batched tf.data.Dataset."
+            )
+        if not isinstance(self.sync, (Every, VarianceThreshold)):
+            raise ValueError(
+                f"sync={self.sync!r}: expected fda_tf.VarianceThreshold(...), "
+                "fda_tf.Every(...) or fda_tf.EveryStep()."
+            )
+        if not isinstance(self.server, (Average, ServerOptimizer)):
+            raise ValueError(
+                f"server={self.server!r}: expected fda_tf.Average() or "
+                "fda_tf.ServerOptimizer(keras_optimizer)."
+            )
+        if self.statistics not in STATISTICS:
+            raise ValueError(
+                f"statistics={self.statistics!r}. Known: "
+                f"{', '.join(STATISTICS)}."
+            )
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def next_evaluation(self, step: int, epoch: Fraction | None) -> int:
+        """Returns the first step after `step` with an evaluation.
+
+        Example:
+          >>> plan = Plan(steps=20)
+          >>> [plan.next_evaluation(s, Fraction(15, 2)) for s in (0, 8, 15)]
+          [8, 15, 20]
+        """
+        every = self.evaluate_every or epoch
+        if every is None:
+            return self.steps
+        following = math.ceil((math.floor(step / every) + 1) * every)
+        return min(self.steps, following)
+
+
+def takes_plan(function: Callable) -> Callable:
+    """Shows the fields of `Plan` in a signature, in place of **options.
+
+    Raises:
+      TypeError: from the function, for an argument that it does not know.
+    """
+    signature = inspect.signature(function)
+    own = [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    names = {parameter.name for parameter in own}
+    planned = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(Plan).parameters.values()
+        if parameter.name not in names
+    ]
+    known = names | {parameter.name for parameter in planned}
+
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        if unknown := sorted(kwargs.keys() - known):
+            raise TypeError(
+                f"{function.__name__}() does not know {', '.join(unknown)}. "
+                f"Known: {', '.join(sorted(known))}."
+            )
+        return function(*args, **kwargs)
+
+    checked.__signature__ = signature.replace(parameters=[*own, *planned])
+    return checked
