@@ -171,7 +171,7 @@ def connect(
     if os.environ.get("TF_CONFIG"):
         config = os.environ["TF_CONFIG"]
         cluster, job, task = environment.read_tf_config(config)
-    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+    elif environment.slurm_tasks() > 1:
         cluster, job, task = read_slurm(port)
     else:
         cluster, job, task = {"worker": [""]}, "worker", 0
@@ -208,17 +208,18 @@ def current() -> Replicas:
     """
     if _connected:
         return _connected[0]
-    if os.environ.get("TF_CONFIG"):
+    if environment.describes_job():
         raise RuntimeError(
-            "TF_CONFIG is set, but fda_tf.connect() was not called: every "
-            "process would train alone. Call it first in the script."
+            "This process is one of a job's (TF_CONFIG or SLURM), but "
+            "fda_tf.connect() was not called: every process would train "
+            "alone. Call it first in the script."
         )
     return Replicas()
 
 
 def read_slurm(port: int = 0) -> tuple[dict[str, list[str]], str, int]:
     """Returns (cluster, job, task index) of the SLURM step we are in."""
-    tasks = int(os.environ["SLURM_STEP_NUM_TASKS"])
+    tasks = environment.slurm_tasks()
     job = int(os.environ.get("SLURM_JOB_ID", 0))
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=port or 12000 + job * 64 % 20000,

@@ -49,27 +49,13 @@ COLUMNS = (
 
 def measure(workers: int) -> dict:
     """Returns the row of one number of workers; for a fresh process."""
-    import numpy as np
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     import fda_tf
-    from experiments.tasks import TASKS
-    from fda_tf import data, simulation, training
+    from fda_tf import simulation, training
 
-    task = TASKS[FLAGS.task]
-    random = np.random.default_rng(0)
-    x = random.random((4096, *task.input_shape), np.float32)
-    y = random.integers(0, task.classes, 4096)
-    pieces = np.resize(np.arange(4096), (workers, 32))
-    shards = [(x[piece], y[piece]) for piece in pieces]
-
-    def build():
-        model = task.build(seed=0)
-        model.jit_compile = FLAGS.xla
-        return model
-
-    source = data.ArraySource(shards, task.batch_size)
+    build, source = _model_and_data(workers)
     one = simulation.Simulation(build, source, 1).worker
 
     @tf.function
@@ -92,19 +78,46 @@ def measure(workers: int) -> dict:
         alone = 1 / _timed(single, max(20, steps * workers // 4))
         rates.append(rate)
         ratios.append(rate / alone)
-    state = home.state_bytes() / workers
-    low, median, high = _quartiles(rates)
     return {
         "workers": workers,
-        "worker_steps_per_second": round(median, 1),
-        "worker_steps_per_second_quartiles": [round(low, 1), round(high, 1)],
-        "ratio_to_single_step": round(statistics.median(ratios), 3),
-        "ratio_quartiles": [round(r, 3) for r in _quartiles(ratios)[::2]],
+        **_spread(rates, ratios),
         "compile_seconds": round(compile_seconds, 2),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         * 1024,
         "bytes_per_worker": round((_rss() - before) / workers),
-        "state_bytes_per_worker": round(state),
+        "state_bytes_per_worker": round(home.state_bytes() / workers),
+    }
+
+
+def _model_and_data(workers: int) -> tuple:
+    """Returns (build, source): the task's model on random images."""
+    import numpy as np
+
+    from experiments.tasks import TASKS
+    from fda_tf import data
+
+    task = TASKS[FLAGS.task]
+    random = np.random.default_rng(0)
+    x = random.random((4096, *task.input_shape), np.float32)
+    y = random.integers(0, task.classes, 4096)
+    pieces = np.resize(np.arange(4096), (workers, 32))
+    shards = [(x[piece], y[piece]) for piece in pieces]
+
+    def build():
+        model = task.build(seed=0)
+        model.jit_compile = FLAGS.xla
+        return model
+
+    return build, data.ArraySource(shards, task.batch_size)
+
+
+def _spread(rates: list[float], ratios: list[float]) -> dict:
+    low, median, high = _quartiles(rates)
+    return {
+        "worker_steps_per_second": round(median, 1),
+        "worker_steps_per_second_quartiles": [round(low, 1), round(high, 1)],
+        "ratio_to_single_step": round(statistics.median(ratios), 3),
+        "ratio_quartiles": [round(r, 3) for r in _quartiles(ratios)[::2]],
     }
 
 
