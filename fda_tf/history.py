@@ -96,10 +96,11 @@ class Recorder:
     def _evaluate(self) -> bool:
         trainer, plan = self.trainer, self.plan
         row = self._row()
-        average = trainer.averaged()
-        if not np.isfinite(vectors.squared_norm(average.weights)):
-            self._report_bad_drift(row["step"])
-        row["eval_bytes"] = trainer.counters()["eval_bytes"]
+        if plan.validation_data is not None or trainer.workers.count == 1:
+            average = trainer.averaged()
+            if not np.isfinite(vectors.squared_norm(average.weights)):
+                self._report_bad_drift(row["step"])
+            row["eval_bytes"] = trainer.counters()["eval_bytes"]
         if plan.validation_data is not None:
             logs = trainer.workers.evaluate(
                 average, plan.validation_data, plan.validation_batch_size

@@ -372,6 +372,12 @@ def test_evaluation_is_of_the_average_and_leaves_training_alone():
     assert run.rows[-1]["eval_bytes"] > 0
 
 
+def test_without_validation_nothing_is_sent_for_it():
+    run = simulate(fda_tf.VarianceThreshold(0.3, "linear"))
+    assert run.rows[-1]["eval_bytes"] == 0
+    assert not [name for name in run.rows[-1] if name.startswith("val_")]
+
+
 def test_stops_when_told():
     run = simulate(
         fda_tf.EveryStep(),
