@@ -58,7 +58,7 @@ class ServerOptimizer:
                 "ServerOptimizer takes a keras.optimizers.Optimizer, such as "
                 f"keras.optimizers.SGD(0.7); received {optimizer!r}."
             )
-        if optimizer.get_config()["learning_rate"] == 0:
+        if optimizer.get_config().get("learning_rate") == 0:
             raise ValueError(
                 "The server optimizer's learning rate is 0: the model would "
                 "never move. Give one above 0; 1 with SGD is plain averaging."
