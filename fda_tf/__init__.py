@@ -1,6 +1,9 @@
 """Federated Dynamic Averaging for Keras: many workers that rarely talk."""
 
 from fda_tf import launch, partition
+from fda_tf.callback import FDA, Averaging
+from fda_tf.callback_list import on_chief
+from fda_tf.checkpoint import Checkpoint
 from fda_tf.cluster import train
 from fda_tf.history import History
 from fda_tf.monitors import (
@@ -15,12 +18,17 @@ from fda_tf.monitors import (
 from fda_tf.plan import Plan
 from fda_tf.replicas import Replicas, connect
 from fda_tf.server import Average, ServerOptimizer, Yogi
+from fda_tf.sharding import Shard, shard
 from fda_tf.simulation import simulate
 from fda_tf.sync import Every, EveryStep, VarianceThreshold
+from fda_tf.trainer import Trainer
 
 __all__ = [
+    "FDA",
     "MONITORS",
     "Average",
+    "Averaging",
+    "Checkpoint",
     "Every",
     "EveryStep",
     "ExactMonitor",
@@ -32,12 +40,16 @@ __all__ = [
     "Plan",
     "Replicas",
     "ServerOptimizer",
+    "Shard",
     "SketchMonitor",
+    "Trainer",
     "VarianceThreshold",
     "Yogi",
     "connect",
     "launch",
+    "on_chief",
     "partition",
+    "shard",
     "simulate",
     "train",
 ]

@@ -1,17 +1,16 @@
 """The same loop with one worker in each process of a cluster."""
 
-import hashlib
-import json
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import data, history
+from fda_tf import agreement, data, history
 from fda_tf import replicas as replicas_lib
 from fda_tf.plan import Plan, takes_plan
-from fda_tf.worker import Worker
+from fda_tf.worker import Group, Worker
 from fda_tf.workers import Workers
 
 
@@ -30,25 +29,54 @@ class Cluster(Workers):
     def __init__(self, worker: Worker, source: Any, replicas: Any):
         super().__init__(replicas.count, worker, source)
         self.replicas = replicas
-        for group in (
-            worker.weights,
-            worker.statistics,
-            *worker.rest,
-            *worker.frozen,
-        ):
-            group.assign(replicas.broadcast(group.pack()))
-        own_seeds = worker.own_seeds(replicas.index)
-        for group, vector in zip(worker.rest, own_seeds, strict=True):
+        # A float on each exchange tells of a worker's call; heard by all.
+        self._heard = tf.Variable(False, trainable=False, name="heard")
+        self.take_chiefs(
+            [worker.weights, worker.statistics, *worker.rest, *worker.frozen]
+        )
+        self.take_seeds(replicas.index)
+
+    def take_seeds(self, worker: int) -> None:
+        """Moves the random states as those of worker number k."""
+        own_seeds = self.worker.own_seeds(worker)
+        for group, vector in zip(self.worker.rest, own_seeds, strict=True):
             if vector is not None:
                 group.assign(vector)
+
+    def take_chiefs(self, groups: Sequence[Group]) -> None:
+        """Puts the chief's values into groups of the model's variables."""
+        for group in groups:
+            group.assign(self.replicas.broadcast(group.pack()))
 
     def step(self, step):
         self.worker.step(self.source.batch(self.replicas.index, step))
 
     def mean(self, of, kind):
         tensors = list(of(self.worker.snapshot()))
-        self.meter.all_reduce(kind, tensors)
-        return self.replicas.mean(tensors)
+        self.count_exchange(kind, tensors)
+        if kind == "eval" or self.count == 1:
+            return self.replicas.mean(tensors)
+        last = tensors[-1]
+        call = tf.reshape(self.call, [1])
+        tensors[-1] = tf.concat([last, call], 0)
+        *means, mean = self.replicas.mean(tensors)
+        self._heard.assign(mean[-1] > 0)
+        return [*means, tf.ensure_shape(mean[:-1], last.shape)]
+
+    def called(self):
+        if self.count == 1:
+            return super().called()
+        return self._heard.read_value()
+
+    def end_meeting(self):
+        super().end_meeting()
+        self._heard.assign(False)
+
+    def variables(self):
+        worker = self.worker
+        groups = {f"rest_{i}": g for i, g in enumerate(worker.rest)}
+        groups |= {"weights": worker.weights, "statistics": worker.statistics}
+        return {name: list(g.variables) for name, g in groups.items()}
 
     def assign(self, snapshot):
         self.worker.assign(snapshot)
@@ -117,92 +145,31 @@ def train(
       True
     """
     replicas = replicas or replicas_lib.current()
-    shared = {"batch_size": batch_size, "sampling": sampling, "seed": seed}
-    try:
-        plan = Plan(steps=steps, **options)
-        source = data.source(
-            [shard], batch_size, sampling, seed, replicas.index
-        )
-        worker = Worker(model, source.example(), source.spec())
-        settings = describe(plan, worker, source) | shared
-    except Exception as error:  # the other workers must hear of it
-        agree_on(replicas, {"error": f"{type(error).__name__}: {error}"})
-        raise
-    agree_on(replicas, settings)
-    samples = replicas.gather(source.samples or 0)
-    total = int(samples.sum()) if samples.all() else None
     with replicas.lost_worker_in_words():
+        try:
+            plan = Plan(steps=steps, **options)
+            source = data.source(
+                [shard], batch_size, sampling, seed, replicas.index
+            )
+            worker = Worker(model, source.example(), source.spec())
+            settings = agreement.describe(
+                worker,
+                steps=plan.steps,
+                sync=plan.sync,
+                server=plan.server,
+                statistics=plan.statistics,
+                evaluate_every=plan.evaluate_every,
+                checkpoint=plan.checkpoint and plan.checkpoint.every,
+                validation=plan.validation_data is not None,
+                shard=type(source).__name__,
+                batch_size=batch_size,
+                sampling=sampling,
+                seed=seed,
+            )
+        except Exception as error:  # the other workers must hear of it
+            agreement.tell(replicas, error)
+            raise
+        agreement.agree_on(replicas, settings)
+        samples = replicas.gather(source.samples or 0)
+        total = int(samples.sum()) if samples.all() else None
         return history.run(Cluster(worker, source, replicas), plan, total)
-
-
-def describe(plan: Plan, worker: Worker, source: Any) -> dict[str, Any]:
-    """Returns what must be the same on every worker, by name."""
-    import fda_tf
-
-    model = worker.model
-    shapes = {
-        f"the {what} (number {i})": list(shape)
-        for what, all_of_it in worker.shapes().items()
-        for i, shape in enumerate(all_of_it)
-    }
-    layers = {
-        f"layer {i} ({type(layer).__name__})": _digest(layer)
-        for i, layer in enumerate(model._flatten_layers())
-        if layer is not model
-    }
-    return (
-        {
-            "fda_tf": fda_tf.__version__,
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "steps": plan.steps,
-            "sync": repr(plan.sync),
-            "server": repr(plan.server),
-            "statistics": plan.statistics,
-            "evaluate_every": plan.evaluate_every,
-            "validation": plan.validation_data is not None,
-            "shard": type(source).__name__,
-            "optimizer": _config(model.optimizer),
-            "loss": _config(model.loss),
-        }
-        | shapes
-        | layers
-    )
-
-
-def _config(thing: Any) -> str:
-    """Returns the settings of an optimizer or a loss, without its name."""
-    if not hasattr(thing, "get_config"):
-        return getattr(thing, "__name__", None) or repr(thing)
-    config = {k: v for k, v in thing.get_config().items() if k != "name"}
-    text = json.dumps(config, sort_keys=True, default=str)
-    return f"{type(thing).__name__} {text}"
-
-
-def _digest(layer: Any) -> str:
-    """Returns a short digest of a layer's settings, as far as it has them."""
-    try:
-        text = _config(layer)
-    except (NotImplementedError, TypeError):
-        text = type(layer).__name__
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def agree_on(replicas: Any, settings: dict[str, Any]) -> None:
-    """Raises ValueError on every worker unless all have equal settings."""
-    everyone = replicas.gather_json(settings)
-    errors = {k: s["error"] for k, s in enumerate(everyone) if "error" in s}
-    if errors and replicas.index not in errors:
-        k = min(errors)
-        raise ValueError(f"Worker {k} cannot start: {errors[k]}")
-    if errors:
-        return  # our own error is raised as it was
-    for k, other in enumerate(everyone):
-        for name in {**everyone[0], **other}:
-            ours, theirs = everyone[0].get(name), other.get(name)
-            if ours != theirs:
-                raise ValueError(
-                    f"Worker {k} differs from worker 0 in {name}: {theirs} "
-                    f"against {ours}. Give every worker the same model and "
-                    "settings; only their data differ."
-                )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-KINDS = ("state", "model", "eval")
+KINDS = ("state", "model", "eval", "call")
 
 
 class Meter:
@@ -32,6 +32,11 @@ class Meter:
             for kind in KINDS
         }
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The counts, in the order of `KINDS`."""
+        return [self._bytes[kind] for kind in KINDS]
+
     def all_reduce(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
         """Counts one all-reduce of the tensors that each worker hands in.
 
@@ -47,6 +52,10 @@ class Meter:
     def paid(self, kind: str) -> int:
         """Returns the bytes that all workers together handed in."""
         return int(self._bytes[kind].numpy()) * self.workers
+
+    def paid_tensor(self, kind: str) -> tf.Tensor:
+        """Returns the same as an int64 scalar; for use in graphs."""
+        return self._bytes[kind].read_value() * self.workers
 
     def on_wire(self, kind: str) -> int:
         """Returns the bytes that a ring put on the wire, over all workers."""

@@ -111,6 +111,9 @@ class ArraySource:
             lambda array: tf.gather(array, rows), self._arrays
         )
 
+    def skip(self, step: int) -> None:
+        """Goes to a step: nothing to do, as batches are given by it."""
+
     def example(self) -> Any:
         """Returns one batch, to build the model on."""
         return self.batch(self.first, 0)
@@ -150,6 +153,7 @@ class DatasetSource:
                 f"The dataset of worker {', '.join(map(str, empty))} is empty. "
                 "Give every worker at least one batch."
             )
+        self._count = len(datasets)
         self._first_batch, self._spec = batches[0], datasets[0].element_spec
         merged = datasets[0].repeat()
         if len(datasets) > 1:
@@ -166,6 +170,11 @@ class DatasetSource:
     def batch(self, worker: tf.Tensor, step: tf.Tensor) -> Any:
         """Returns the next batch."""
         return next(self._iterator)
+
+    def skip(self, step: int) -> None:
+        """Draws what the steps before this one have drawn."""
+        for _ in range(step * self._count):
+            self._iterator.get_next_as_optional()
 
     def example(self) -> Any:
         """Returns one batch, to build the model on."""

@@ -1,8 +1,9 @@
 """What the environment says of the job that this process belongs to."""
 
+import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _EXAMPLE = (
@@ -20,7 +21,7 @@ def describes_job() -> bool:
     return bool(os.environ.get("TF_CONFIG")) or slurm_tasks() > 1
 
 
-def slurm_tasks() -> int:
+def slurm_tasks(environ: Mapping[str, str] = os.environ) -> int:
     """Returns how many tasks the SLURM step has that we are in; 1 outside.
 
     Raises:
@@ -30,13 +31,67 @@ def slurm_tasks() -> int:
       >>> slurm_tasks()
       1
     """
-    text = os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(
-            f"SLURM_STEP_NUM_TASKS is {text!r}; expected a whole number, as "
-            "srun sets it. Unset it to train outside of SLURM."
-        )
-    return int(text)
+    return _slurm_number("SLURM_STEP_NUM_TASKS", environ, "1")
+
+
+def own_gpu(
+    addresses: Sequence[str],
+    index: int,
+    gpus: int,
+    environ: Mapping[str, str],
+) -> int:
+    """Returns which of this machine's GPUs is this process's own.
+
+    The GPU of its number among the workers of this machine: the one that
+    SLURM gives it, or how many workers before it have the same host. With
+    more workers than GPUs, they are dealt in turn.
+
+    Args:
+      addresses: host:port of each worker.
+      index: which of them this is.
+      gpus: of this machine, at least 1.
+      environ: the process's environment.
+
+    Raises:
+      ValueError: if SLURM_LOCALID is no number.
+
+    Example:
+      >>> job = ["a:1", "b:1", "a:2", "b:2"]
+      >>> [own_gpu(job, k, 4, {}) for k in range(4)]
+      [0, 0, 1, 1]
+    """
+    place = neighbours(addresses, index).index(index)
+    # All workers that one SLURM task launches have the number of that task;
+    # they have a TF_CONFIG.
+    if not environ.get("TF_CONFIG") and slurm_tasks(environ) > 1:
+        place = _slurm_number("SLURM_LOCALID", environ, str(place))
+    return place % gpus
+
+
+def neighbours(addresses: Sequence[str], index: int) -> list[int]:
+    """Returns the numbers of the workers that have this worker's host.
+
+    Example:
+      >>> neighbours(["a:1", "b:1", "a:2"], 2)
+      [0, 2]
+    """
+    hosts = [split_address(address)[0] for address in addresses]
+    return [k for k, host in enumerate(hosts) if host == hosts[index]]
+
+
+def is_local(host: str) -> bool:
+    """Returns whether only this machine itself knows a host by this name.
+
+    Example:
+      >>> [is_local(h) for h in ("localhost", "127.0.0.2", "::1", "host0")]
+      [True, True, True, False]
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name
 
 
 def split_address(address: str, found: str = "Received") -> tuple[str, int]:
@@ -97,6 +152,16 @@ def read_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
     _check_jobs(cluster)
     _check_addresses(cluster)
     return {"worker": []} | cluster, job, _task(cluster, job, task)
+
+
+def _slurm_number(name: str, environ: Mapping[str, str], unset: str) -> int:
+    text = environ.get(name) or unset
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(
+            f"{name} is {text!r}; expected a whole number, as srun sets it. "
+            "Unset it to train outside of SLURM."
+        )
+    return int(text)
 
 
 def _check_jobs(cluster: Mapping[str, Any]) -> None:

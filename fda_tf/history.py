@@ -1,5 +1,6 @@
 """The course of a training run: evaluations, synchronisations, speed."""
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -7,9 +8,10 @@ import time
 import keras
 import numpy as np
 
-from fda_tf import monitors, vectors
+from fda_tf import monitors, saved, vectors
 from fda_tf.plan import Plan
-from fda_tf.training import CAUSES, Trainer
+from fda_tf.preemption import Preemption
+from fda_tf.training import CAUSES, Loop
 from fda_tf.workers import Workers
 
 STEPS_PER_CALL = 32  # of the compiled loop; also how often progress is told
@@ -48,61 +50,128 @@ class History:
 
 
 class Recorder:
-    """Drives a trainer to the end and writes down what happens."""
+    """Drives a loop to the end and writes down what happens."""
 
-    def __init__(self, trainer: Trainer, plan: Plan):
-        self.trainer, self.plan = trainer, plan
-        self.history = History(trainer.workers.worker.model)
+    def __init__(self, loop: Loop, plan: Plan):
+        self.loop, self.plan = loop, plan
+        self.history = History(loop.workers.worker.model)
         self._variance: list[np.ndarray] = []
         self._theta: list[np.ndarray] = []
-        self._last_sync = 0
+        self._last_sync, self._stopped = 0, False
+        self._preemption = Preemption()
         self._calls = self._timed_steps = 0
         self._timed_seconds = 0.0
         self._start = time.perf_counter()
 
     def run(self) -> History:
         """Trains to the end of the plan; ends with a synchronisation."""
-        trainer, plan = self.trainer, self.plan
-        per_call = max(1, min(STEPS_PER_CALL, 320 // trainer.workers.count))
-        step, stop = int(trainer.step), False
-        while step < plan.steps and not stop:
-            pause = plan.next_evaluation(step, trainer.epoch)
-            while step < pause:
-                self._call(min(per_call, pause - step))
-                step = int(trainer.step)
-            stop = self._evaluate()
+        with contextlib.ExitStack() as until_the_end:
+            if self.plan.checkpoint:
+                until_the_end.enter_context(self._preemption.watch())
+                self._go_on()
+            self._train()
+            if self.plan.checkpoint:  # more steps may follow some day
+                self._save()
         self._finish()
         return self.history
 
+    def _train(self) -> None:
+        loop, plan = self.loop, self.plan
+        per_call = max(1, min(STEPS_PER_CALL, 320 // loop.workers.count))
+        step = int(loop.step)
+        while step < plan.steps and not self._stopped:
+            pause = plan.next_evaluation(step, loop.epoch)
+            while step < pause:
+                self._call(min(per_call, pause - step, self._to_checkpoint()))
+                step = int(loop.step)
+                if step < pause and self._checkpoint_is_due():
+                    self._save()
+            self._stopped = self._evaluate()
+            if self._checkpoint_is_due(evaluated=True):
+                self._save()
+
+    def _to_checkpoint(self) -> int:
+        every = self.plan.checkpoint and self.plan.checkpoint.every
+        return every - int(self.loop.step) % every if every else STEPS_PER_CALL
+
+    def _checkpoint_is_due(self, evaluated: bool = False) -> bool:
+        if self.plan.checkpoint is None:
+            return False
+        every = self.plan.checkpoint.every
+        return int(self.loop.step) % every == 0 if every else evaluated
+
+    def _variables(self) -> dict:
+        return self.loop.workers.variables() | self.loop.variables()
+
+    def _save(self) -> None:
+        history = [
+            np.concatenate(parts or [np.zeros(0, np.float32)])
+            for parts in (self._variance, self._theta)
+        ]
+        facts = {
+            "rows": self.history.rows,
+            "syncs": self.history.syncs,
+            "last_sync": self._last_sync,
+            "stopped": self._stopped,
+            "seconds": time.perf_counter() - self._start,
+        }
+        variables = self._variables() | {"history": history}
+        saved.save(self.plan.checkpoint, self.loop, variables, facts)
+
+    def _go_on(self) -> None:
+        """Goes on from the newest checkpoint, if there is one."""
+        checkpoint, loop = self.plan.checkpoint, self.loop
+        found = saved.go_on(checkpoint, loop, self._variables())
+        if found is None:
+            return
+        self.history.rows[:] = found.facts["rows"]
+        self.history.syncs[:] = found.facts["syncs"]
+        self._variance = [found.arrays["history/0"]]
+        self._theta = [found.arrays["history/1"]]
+        self._last_sync = found.facts["last_sync"]
+        self._stopped = found.facts["stopped"]
+        self._start -= found.facts["seconds"]
+        loop.workers.source.skip(int(loop.step))
+
+    def _end_if_preempted(self) -> None:
+        """Saves and ends the process when a worker has got SIGTERM."""
+        if self.plan.checkpoint and bool(self.loop.workers.called()):
+            self.loop.workers.end_meeting()
+            self._save()
+            raise SystemExit(0)
+
     def _call(self, steps: int) -> None:
         start = time.perf_counter()
-        first = int(self.trainer.step) + 1
-        trace = self.trainer.run(steps)
+        first = int(self.loop.step) + 1
+        if self._preemption.came:
+            self.loop.workers.call_meeting()
+        trace = self.loop.run(steps)
         causes = trace.cause.numpy()  # waits for the steps
         if self._calls:  # the first call compiles
             self._timed_seconds += time.perf_counter() - start
-            self._timed_steps += steps
+            self._timed_steps += len(causes)
         self._calls += 1
         estimates = trace.estimate.numpy()
         self._variance.append(estimates)
         self._theta.append(trace.theta.numpy())
         if not bool(trace.finite):
-            self._report_bad_drift(first + len(causes) - 1)
+            self.loop.raise_bad_drift()
         for i in np.flatnonzero(causes):
             self._synchronised(first + i, CAUSES[causes[i]], estimates[i])
         if self.plan.on_progress:
             self.plan.on_progress(self._row())
+        self._end_if_preempted()
 
     def _evaluate(self) -> bool:
-        trainer, plan = self.trainer, self.plan
+        loop, plan = self.loop, self.plan
         row = self._row()
-        if plan.validation_data is not None or trainer.workers.count == 1:
-            average = trainer.averaged()
+        if plan.validation_data is not None or loop.workers.count == 1:
+            average = loop.averaged()
             if not np.isfinite(vectors.squared_norm(average.weights)):
-                self._report_bad_drift(row["step"])
-            row["eval_bytes"] = trainer.counters()["eval_bytes"]
+                loop.raise_bad_drift()
+            row["eval_bytes"] = loop.counters()["eval_bytes"]
         if plan.validation_data is not None:
-            logs = trainer.workers.evaluate(
+            logs = loop.workers.evaluate(
                 average, plan.validation_data, plan.validation_batch_size
             )
             row |= {f"val_{name}": value for name, value in logs.items()}
@@ -112,26 +181,23 @@ class Recorder:
             stop = bool(plan.on_evaluation and plan.on_evaluation(row))
         except Exception as raised:  # the other workers must hear of it
             error = raised
-        return trainer.workers.agree(stop, error)
+        return loop.workers.agree(stop, error)
 
     def _finish(self) -> None:
-        trainer, history = self.trainer, self.history
-        if int(trainer.interval) and not trainer.nothing_to_average:
-            if not bool(trainer.synchronise()):
-                self._report_bad_drift(int(trainer.step))
-            trainer.syncs.assign_sub(1)  # the last one does not count
-            self._synchronised(int(trainer.step), "end", math.nan)
-        trainer.workers.worker.assign(trainer.averaged())
+        loop, history = self.loop, self.history
+        if loop.finish():
+            self._synchronised(int(loop.step), "end", math.nan)
+        loop.workers.worker.assign(loop.averaged())
         history.variance = np.concatenate(self._variance or [history.variance])
         history.theta = np.concatenate(self._theta or [history.theta])
         history.seconds = time.perf_counter() - self._start
         if self._timed_seconds:
             history.worker_steps_per_second = (
-                self._timed_steps * trainer.workers.count / self._timed_seconds
+                self._timed_steps * loop.workers.count / self._timed_seconds
             )
 
     def _synchronised(self, step: int, cause: str, estimate: float) -> None:
-        exact = isinstance(self.trainer.monitor, monitors.ExactMonitor)
+        exact = isinstance(self.loop.monitor, monitors.ExactMonitor)
         done = {
             "step": int(step),
             "interval": int(step) - self._last_sync,
@@ -145,29 +211,13 @@ class Recorder:
         self._last_sync = int(step)
 
     def _row(self) -> dict:
-        last = self._variance[-1][-1] if self._variance else math.nan
-        return self.trainer.counters() | {
+        done = [part for part in self._variance if len(part)]
+        last = done[-1][-1] if done else math.nan
+        return self.loop.counters() | {
             "variance": float(last),
-            "theta": float(self.trainer.theta),
+            "theta": float(self.loop.theta),
             "seconds": time.perf_counter() - self._start,
         }
-
-    def _report_bad_drift(self, step: int) -> None:
-        bad = self.trainer.bad_workers()
-        looked = int(self.trainer.interval)
-        since = f"one of the last {looked} steps" if looked > 1 else "this step"
-        when = "" if self.trainer.monitor else f" (it was in {since})"
-        if not bad:
-            raise FloatingPointError(
-                f"Step {step}: the server optimizer's step is NaN or infinite; "
-                "all workers stop. Lower the server's learning rate."
-            )
-        raise FloatingPointError(
-            f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
-            f"NaN or infinite{when}; all workers stop. Lower the learning "
-            "rate, clip the gradients (clipnorm=), or look at that worker's "
-            "data."
-        )
 
 
 def run(workers: Workers, plan: Plan, samples: int | None) -> History:
@@ -185,7 +235,7 @@ def run(workers: Workers, plan: Plan, samples: int | None) -> History:
       FloatingPointError: when a worker's drift is NaN or infinite.
     """
     epoch = workers.source.epoch_steps(samples, workers.count)
-    trainer = Trainer(
+    loop = Loop(
         workers, plan.sync, plan.server, epoch, statistics=plan.statistics
     )
-    return Recorder(trainer, plan).run()
+    return Recorder(loop, plan).run()

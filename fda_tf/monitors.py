@@ -44,6 +44,7 @@ class Monitor(abc.ABC):
     """
 
     floats = 1  # numbers in a state
+    variables: Sequence[tf.Variable] = ()  # what it learns: for checkpoints
 
     def build(self, sizes: Sequence[int]) -> None:
         """Makes tables for drifts whose buckets have these sizes."""
@@ -123,6 +124,11 @@ class LinearMonitor(Monitor):
         ]
         norm = tf.sqrt(vectors.squared_norm(random))
         self._xi = vectors.variables([r / norm for r in random], "xi")
+
+    @property
+    def variables(self):
+        """The direction xi."""
+        return self._xi
 
     def state(self, drift, theta):
         return tf.stack(

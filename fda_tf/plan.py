@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from fda_tf import checks
+from fda_tf.checkpoint import Checkpoint
 from fda_tf.server import Average, ServerOptimizer
 from fda_tf.sync import Every, VarianceThreshold
 from fda_tf.training import STATISTICS
@@ -35,6 +36,8 @@ class Plan:
         if it returns True on any worker.
       on_progress: called with such a row, without metrics, every few steps.
       on_synchronisation: called with the dict of each synchronisation.
+      checkpoint: a `fda_tf.Checkpoint`: a run in its directory goes on where
+        the one before was stopped, and SIGTERM stops it in good order.
     """
 
     steps: int
@@ -49,6 +52,7 @@ class Plan:
     on_evaluation: Callable[[dict], Any] | None = None
     on_progress: Callable[[dict], Any] | None = None
     on_synchronisation: Callable[[dict], Any] | None = None
+    checkpoint: Checkpoint | None = None
 
     def __post_init__(self):
         self._set("steps", checks.count("steps", self.steps, "steps"))
@@ -65,21 +69,9 @@ class Plan:
                 f"validation_data of type {type(data).__name__}: expected "
                 "(x, y), (x, y, sample_weight) or a batched tf.data.Dataset."
             )
-        if not isinstance(self.sync, (Every, VarianceThreshold)):
-            raise ValueError(
-                f"sync={self.sync!r}: expected fda_tf.VarianceThreshold(...), "
-                "fda_tf.Every(...) or fda_tf.EveryStep()."
-            )
-        if not isinstance(self.server, (Average, ServerOptimizer)):
-            raise ValueError(
-                f"server={self.server!r}: expected fda_tf.Average() or "
-                "fda_tf.ServerOptimizer(keras_optimizer)."
-            )
-        if self.statistics not in STATISTICS:
-            raise ValueError(
-                f"statistics={self.statistics!r}. Known: "
-                f"{', '.join(STATISTICS)}."
-            )
+        check_parts(self.sync, self.server, self.statistics, self.checkpoint)
+        if self.checkpoint:
+            self.checkpoint.prepare()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -97,6 +89,30 @@ class Plan:
             return self.steps
         following = math.ceil((math.floor(step / every) + 1) * every)
         return min(self.steps, following)
+
+
+def check_parts(
+    sync: Any, server: Any, statistics: str, checkpoint: Any = None
+) -> None:
+    """Raises ValueError unless an algorithm can be made of these parts."""
+    if not isinstance(sync, (Every, VarianceThreshold)):
+        raise ValueError(
+            f"sync={sync!r}: expected fda_tf.VarianceThreshold(...), "
+            "fda_tf.Every(...) or fda_tf.EveryStep()."
+        )
+    if not isinstance(server, (Average, ServerOptimizer)):
+        raise ValueError(
+            f"server={server!r}: expected fda_tf.Average() or "
+            "fda_tf.ServerOptimizer(keras_optimizer)."
+        )
+    if statistics not in STATISTICS:
+        raise ValueError(
+            f"statistics={statistics!r}. Known: {', '.join(STATISTICS)}."
+        )
+    if not (checkpoint is None or isinstance(checkpoint, Checkpoint)):
+        raise ValueError(
+            f"checkpoint={checkpoint!r}: expected fda_tf.Checkpoint(directory)."
+        )
 
 
 def takes_plan(function: Callable) -> Callable:

@@ -17,6 +17,8 @@ from fda_tf import environment
 
 RETRY_SECONDS = 0.2
 BACKLOG = 128  # workers that may ring at the same moment
+GREETING_SECONDS = 5  # for one who rings to say who it is
+LONGEST = 65536  # bytes of a message: the numbers of some thousand workers
 
 
 def meet(addresses: Sequence[str], index: int, timeout: float) -> None:
@@ -72,7 +74,10 @@ def _listen(host: str, port: int) -> socket.socket:
         family, _, _, _, place = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM
         )[0]
-        return socket.create_server(place, family=family, backlog=BACKLOG)
+        # Debian's /etc/hosts has the machine's own name as 127.0.1.1, where
+        # no other machine would find us.
+        if environment.is_local(host) or not environment.is_local(place[0]):
+            return socket.create_server(place, family=family, backlog=BACKLOG)
     except OSError as error:
         # A name that has no address yet, as Kubernetes' have at first, or
         # that stands for this host but is none of its addresses.
@@ -98,7 +103,9 @@ def _receive(addresses: Sequence[str], deadline: float) -> list[int]:
                 connection, _ = listener.accept()
             except TimeoutError:
                 break
-            index = _read(connection, "worker", deadline)
+            # A stranger who says nothing must not keep the others waiting.
+            patience = time.monotonic() + GREETING_SECONDS
+            index = _read(connection, "worker", min(deadline, patience))
             if index in range(1, len(addresses)):
                 here[index] = connection  # one that came again counts anew
             else:
@@ -136,9 +143,14 @@ def _write(connection: socket.socket, message: dict) -> None:
 
 def _read(connection: socket.socket, key: str, deadline: float):
     """Returns the value of a message's only key; None if it is no such."""
-    connection.settimeout(max(0.01, deadline - time.monotonic()))
+    line = b""
     try:
-        with connection.makefile() as lines:
-            return json.loads(lines.readline(4096)).get(key)
-    except (OSError, ValueError, AttributeError):
+        while b"\n" not in line and len(line) < LONGEST:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
+            piece = connection.recv(LONGEST)
+            line += piece
+            if not piece or time.monotonic() > deadline:
+                break
+        return json.loads(line).get(key)
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None

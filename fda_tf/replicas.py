@@ -16,9 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import environment, rendezvous
-
-HEARTBEAT_SECONDS = 30  # a process silent for longer is taken for dead
+from fda_tf import context, environment, rendezvous
 
 
 class Replicas:
@@ -53,7 +51,7 @@ class Replicas:
 
     def sum(self, tensor: Any) -> np.ndarray:
         """Returns the sum of a tensor over the processes; eager."""
-        return self._sum([tf.convert_to_tensor(tensor)])[0].numpy()
+        return self.sums([tf.convert_to_tensor(tensor)])[0].numpy()
 
     def gather(self, tensor: Any) -> np.ndarray:
         """Returns every process's tensor, [count, ...]; eager."""
@@ -70,7 +68,7 @@ class Replicas:
         own = wide if self.is_chief else [tf.zeros_like(t) for t in wide]
         return [
             tf.cast(total, tensor.dtype)
-            for total, tensor in zip(self._sum(own), tensors, strict=True)
+            for total, tensor in zip(self.sums(own), tensors, strict=True)
         ]
 
     def gather_json(self, value: Any) -> list[Any]:
@@ -90,7 +88,8 @@ class Replicas:
         """Says in words what TensorFlow says of a worker that is gone.
 
         Raises:
-          RuntimeError: when another worker does not take part any more.
+          RuntimeError: when another worker does not take part any more, or
+            takes part in something else.
         """
         lost = (
             tf.errors.UnavailableError,
@@ -99,19 +98,25 @@ class Replicas:
         )
         try:
             yield
-        except lost as error:
+        except (*lost, tf.errors.InternalError) as error:
+            strange = isinstance(error, tf.errors.InternalError)
+            if self.count == 1 or (strange and _ABORTED not in str(error)):
+                raise
+            what = _OTHERWISE if strange else _LOST.format(self.timeout)
             raise RuntimeError(
-                f"Worker {self.index} lost another worker: it was killed, cut "
-                f"off, failed, or was silent for {self.timeout:g} s (see its "
-                "own output). All processes must be started again. TensorFlow "
-                f"says: {str(error).splitlines()[0][:200]}"
+                f"Worker {self.index} {what} All processes must be started "
+                f"again. TensorFlow says: {str(error).splitlines()[0][:200]}"
             ) from error
 
-    def _sum(self, tensors):
+    def sums(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Returns the sum of each tensor over the processes; eager."""
         key = tuple((t.dtype, tuple(t.shape)) for t in tensors)
         if key not in self._sums:
-            self._sums[key] = tf.function(
+            total = tf.function(
                 lambda values: self._reduce(values, tf.distribute.ReduceOp.SUM)
+            )
+            self._sums[key] = total.get_concrete_function(
+                [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
             )
         return self._sums[key](list(tensors))
 
@@ -123,14 +128,25 @@ class Replicas:
         )
 
         def all_reduce(*values):
-            context = tf.distribute.get_replica_context()
+            replica = tf.distribute.get_replica_context()
             return [
-                context.all_reduce(op, tf.identity(v), options=options)
+                replica.all_reduce(op, tf.identity(v), options=options)
                 for v in values
             ]
 
         return self._strategy.run(all_reduce, args=tuple(tensors))
 
+
+_LOST = (
+    "lost another worker: it was killed, cut off, failed, or was silent for "
+    "{:g} s (see its own output)."
+)
+_OTHERWISE = (
+    "exchanged something else than the others: another tf.distribute strategy "
+    "was used after fda_tf.connect(), or the workers run different scripts. "
+    "Make no strategy."
+)
+_ABORTED = "Collective ops is aborted"
 
 _connected: list[Replicas] = []
 
@@ -168,34 +184,22 @@ def connect(
     """
     if _connected:
         return _connected[0]
-    if os.environ.get("TF_CONFIG"):
-        config = os.environ["TF_CONFIG"]
-        cluster, job, task = environment.read_tf_config(config)
-    elif environment.slurm_tasks() > 1:
-        cluster, job, task = read_slurm(port)
-    else:
-        cluster, job, task = {"worker": [""]}, "worker", 0
-    addresses = cluster.get("chief", []) + cluster["worker"]
-    index = task + (len(cluster.get("chief", [])) if job == "worker" else 0)
-    if len(addresses) == 1:
-        replicas = Replicas()
-    else:
-        _check_unused()
+    cluster, job, task = _find_job(port)
+    chiefs = cluster.get("chief", [])
+    addresses = chiefs + cluster["worker"]
+    index = task + (len(chiefs) if job == "worker" else 0)
+    replicas = Replicas()
+    if len(addresses) > 1:
+        context.check_unused()
         rendezvous.listen(addresses[index]).close()  # is our port free?
         rendezvous.meet(addresses, index, start_timeout)
-        _configure_heartbeat(cluster)
-        # Should a worker die just now, only this still ends the others.
-        faulthandler.dump_traceback_later(start_timeout, exit=True)
-        strategy = _strategy(cluster, job, task)
-        replicas = Replicas(index, addresses, strategy, timeout)
-        replicas.sum(1)  # everyone is there
-        faulthandler.cancel_dump_traceback_later()
-        local = all(a.startswith(("127.", "localhost:")) for a in addresses)
-        if replicas.is_chief and not local:
-            logging.warning(
-                "TensorFlow's cluster protocol neither authenticates nor "
-                "encrypts: run it inside a private network or a tunnel."
-            )
+        context.configure_heartbeat(cluster)
+        context.take_own_gpu(addresses, index)
+        with _exit_after(start_timeout):
+            strategy = _strategy(cluster, job, task)
+            replicas = Replicas(index, addresses, strategy, timeout)
+            replicas.sum(1)  # everyone is there
+        _warn_of_strangers(replicas)
     _connected.append(replicas)
     return replicas
 
@@ -232,6 +236,39 @@ def read_slurm(port: int = 0) -> tuple[dict[str, list[str]], str, int]:
     return cluster, kind, task
 
 
+def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
+    """Returns (cluster, job, task index) that the environment tells of."""
+    if os.environ.get("TF_CONFIG"):
+        return environment.read_tf_config(os.environ["TF_CONFIG"])
+    if environment.slurm_tasks() > 1:
+        return read_slurm(port)
+    return {"worker": [""]}, "worker", 0
+
+
+@contextlib.contextmanager
+def _exit_after(seconds: float) -> Iterator[None]:
+    """Ends the process, unless what is inside ends in time.
+
+    Should a worker die while the others join it, only this still ends them.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _warn_of_strangers(replicas: Replicas) -> None:
+    """Says once, on the chief, that anyone who gets in is obeyed."""
+    hosts = [environment.split_address(a)[0] for a in replicas.addresses]
+    if replicas.is_chief and not all(map(environment.is_local, hosts)):
+        logging.warning(
+            "TensorFlow's cluster protocol neither authenticates nor "
+            "encrypts, and listens on all addresses of each machine: run it "
+            "inside a private network or a tunnel, behind a firewall."
+        )
+
+
 def _strategy(cluster, job, task) -> tf.distribute.Strategy:
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({j: t for j, t in cluster.items() if t}),
@@ -248,45 +285,3 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
             "one worker with one GPU. Set CUDA_VISIBLE_DEVICES for each."
         )
     return strategy
-
-
-def _check_unused() -> None:
-    """Raises RuntimeError if TensorFlow has been used in this process."""
-    from tensorflow.python.eager import context
-
-    # TensorFlow has no public way to ask.
-    if getattr(context.context(), "_initialized", False):
-        raise RuntimeError(
-            "fda_tf.connect() must come first in the script: TensorFlow has "
-            "been used already (a tensor, a model), and can no longer join "
-            "a cluster. Move the call up."
-        )
-
-
-def _configure_heartbeat(cluster: dict[str, list[str]]) -> None:
-    """Lets a process be silent for a while before it is taken for dead.
-
-    TensorFlow's default is 10 s, and has no public setting.
-    """
-    try:
-        from tensorflow.compiler.xla.tsl.protobuf import (
-            coordination_config_pb2 as config,
-        )
-        from tensorflow.python.eager import context
-    except ImportError:
-        logging.warning(
-            "This TensorFlow does not let fda_tf set its heartbeat: a worker "
-            "silent for 10 s is taken for dead."
-        )
-        return
-    leader = "chief" if cluster.get("chief") else "worker"
-    context.context().configure_coordination_service(
-        "standalone",
-        service_leader=f"/job:{leader}/replica:0/task:0",
-        heartbeat_timeout_in_ms=HEARTBEAT_SECONDS * 1000,
-        coordinated_jobs=[
-            config.CoordinatedJob(name=job, num_tasks=len(tasks))
-            for job, tasks in cluster.items()
-            if tasks
-        ],
-    )

@@ -1,11 +1,12 @@
 """How the average of the models is applied at a synchronisation."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from fda_tf import vectors
+from fda_tf import agreement, vectors
 from fda_tf.vectors import Layout, Vector
 
 
@@ -16,6 +17,8 @@ class Average:
       >>> float(Average().apply([tf.constant(1.0)], [tf.constant(3.0)])[0])
       3.0
     """
+
+    variables: Sequence[tf.Variable] = ()  # what it keeps: for checkpoints
 
     def build(self, layout: Layout, names: Sequence[str]) -> None:
         """Makes what the server keeps, for models of this layout."""
@@ -40,7 +43,8 @@ class ServerOptimizer:
       optimizer: a fresh `keras.optimizers.Optimizer`.
 
     Raises:
-      ValueError: for something else, or a learning rate of 0.
+      ValueError: for something else, a learning rate of 0, a
+        `LossScaleOptimizer`, or one that keeps a moving average.
 
     Example:
       >>> server = ServerOptimizer(keras.optimizers.SGD(0.5))
@@ -58,10 +62,16 @@ class ServerOptimizer:
                 "ServerOptimizer takes a keras.optimizers.Optimizer, such as "
                 f"keras.optimizers.SGD(0.7); received {optimizer!r}."
             )
-        if optimizer.get_config().get("learning_rate") == 0:
+        if _is_zero(getattr(optimizer, "learning_rate", None)):
             raise ValueError(
                 "The server optimizer's learning rate is 0: the model would "
                 "never move. Give one above 0; 1 with SGD is plain averaging."
+            )
+        if _inner(optimizer) is not optimizer:
+            raise ValueError(
+                "ServerOptimizer received a LossScaleOptimizer, which divides "
+                "by a scale that the pseudo-gradient does not have. Give the "
+                "optimizer inside it, its `inner_optimizer`."
             )
         refuse_average(optimizer)
         self.optimizer = optimizer
@@ -80,6 +90,11 @@ class ServerOptimizer:
         ]
         self.optimizer.build(self._model)
 
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The optimizer's slots and its count of synchronisations."""
+        return [v.value for v in self.optimizer.variables]
+
     @tf.autograph.experimental.do_not_convert
     def apply(self, w0, mean):
         """Returns the new w_0 from the old one and the workers' mean."""
@@ -92,8 +107,7 @@ class ServerOptimizer:
         return self._layout.pack([v.value for v in self._model])
 
     def __repr__(self) -> str:
-        config = self.optimizer.get_config()
-        return f"ServerOptimizer({type(self.optimizer).__name__}, {config})"
+        return f"ServerOptimizer({agreement.text(self.optimizer)})"
 
 
 def refuse_average(optimizer: keras.optimizers.Optimizer) -> None:
@@ -102,12 +116,25 @@ def refuse_average(optimizer: keras.optimizers.Optimizer) -> None:
     Keras puts it into the model when `fit` ends, where ours has the average
     over the workers.
     """
+    optimizer = _inner(optimizer)
     if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
         raise ValueError(
             f"{type(optimizer).__name__}(use_ema=True) would have no effect: "
             "the model ends as the average over the workers. Leave use_ema "
             "out, or give ema_overwrite_frequency."
         )
+
+
+def _inner(optimizer: keras.optimizers.Optimizer) -> Any:
+    """Returns the optimizer inside a `LossScaleOptimizer`, or itself."""
+    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
+
+
+def _is_zero(rate: Any) -> bool:
+    # A schedule is no variable; it may warm up from 0.
+    return isinstance(rate, keras.Variable) and float(rate.numpy()) == 0
 
 
 @keras.saving.register_keras_serializable("fda_tf")

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from fda_tf import data, history
 from fda_tf.plan import Plan, takes_plan
+from fda_tf.replicas import Replicas
 from fda_tf.worker import Snapshot, Worker, check
 from fda_tf.workers import Workers
 
@@ -41,6 +42,7 @@ class Simulation(Workers):
         lanes = min(workers, lanes or len(os.sched_getaffinity(0)))
         self.lanes = _lanes([build() for _ in range(lanes)], source)
         super().__init__(workers, self.lanes[0], source)
+        self.replicas = Replicas()  # this process, alone
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)
         self._statistics = _stack("statistics", workers, start.statistics)
@@ -64,7 +66,7 @@ class Simulation(Workers):
 
     def mean(self, of, kind):
         first = of(self._snapshot(0))
-        self.meter.all_reduce(kind, first)
+        self.count_exchange(kind, first)
         total = list(first)
         for k in tf.range(1, self.count):
             total = [
@@ -84,12 +86,18 @@ class Simulation(Workers):
     def gather(self, of):
         return tf.stack([of(self._snapshot(k)) for k in range(self.count)])
 
+    def variables(self):
+        groups = {f"rest_{i}": rows for i, rows in enumerate(self._rest)}
+        return groups | {
+            "weights": self._weights,
+            "statistics": self._statistics,
+        }
+
     def state_bytes(self) -> int:
         """Returns the bytes that the state of all workers takes."""
-        stacks = [self._weights, self._statistics, *self._rest]
         return sum(
             stacked.shape.num_elements() * stacked.dtype.size
-            for stack in stacks
+            for stack in self.variables().values()
             for stacked in stack
         )
 

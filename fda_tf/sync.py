@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import tensorflow as tf
+from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from fda_tf import checks, monitors
 
@@ -102,7 +103,8 @@ class VarianceThreshold:
 
     Args:
       theta: at least 0, in squared units of the weights; infinity never
-        synchronises.
+        synchronises. Or a `keras.optimizers.schedules.LearningRateSchedule`,
+        which gives theta by the step.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: an `Every`: the longest interval without a synchronisation.
 
@@ -117,20 +119,32 @@ class VarianceThreshold:
     Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025.
     """
 
-    theta: float
+    theta: float | Schedule
     monitor: str | monitors.Monitor = "sketch"
     cap: Every | None = None
 
     def __post_init__(self):
         what = "a number of at least 0, in squared units of the weights"
-        theta = checks.real("theta", self.theta, 0.0, what)
-        object.__setattr__(self, "theta", theta)
+        if isinstance(self.theta, Schedule):
+            checks.real("theta at step 0", float(self.theta(0)), 0.0, what)
+        else:
+            theta = checks.real("theta", self.theta, 0.0, what)
+            object.__setattr__(self, "theta", theta)
         if not (self.cap is None or isinstance(self.cap, Every)):
             raise ValueError(
                 f"cap={self.cap!r}: expected fda_tf.Every(steps=...) or "
                 "fda_tf.Every(epochs=...)."
             )
         object.__setattr__(self, "monitor", monitors.get(self.monitor))
+
+    def __repr__(self) -> str:
+        theta = self.theta
+        if isinstance(theta, Schedule):
+            theta = f"{type(theta).__name__}({theta.get_config()})"
+        return (
+            f"VarianceThreshold(theta={theta}, monitor={self.monitor}, "
+            f"cap={self.cap})"
+        )
 
     def due(self, clock: Clock) -> tf.Tensor | bool:
         """Returns whether the cap on the interval is reached."""

@@ -23,7 +23,7 @@ STATISTICS = ("average", "local")
 
 
 class StepTrace(NamedTuple):
-    """What happened in each step of one call of `Trainer.run`."""
+    """What happened in each step of one call of `Loop.run`."""
 
     estimate: tf.Tensor  # float32 [n]: of the variance; NaN without a check
     theta: tf.Tensor  # float32 [n]
@@ -31,8 +31,11 @@ class StepTrace(NamedTuple):
     finite: tf.Tensor  # bool: False if the last step's drift was not finite
 
 
-class Trainer:
+class Loop:
     """Federated Dynamic Averaging as one compiled loop.
+
+    `run` does local steps of the workers' own; `run_steps` does those that
+    it is given, and so is the loop of `model.fit`, too.
 
     Args:
       workers: the K workers, in their home.
@@ -53,7 +56,7 @@ class Trainer:
     ):
         self.workers, self.sync, self.server = workers, sync, server
         self.epoch = epoch
-        self._average_statistics = statistics == "average"
+        self.average_statistics = statistics == "average"
         # Alone there is nothing to check, and nothing to average or to count.
         self.nothing_to_average = workers.count == 1 and isinstance(
             server, Average
@@ -68,8 +71,9 @@ class Trainer:
         self.interval = _counter("interval")
         self.syncs = _counter("syncs")
         self.checks = _counter("checks")
+        theta = sync.theta(0) if callable(sync.theta) else sync.theta
         self.theta = tf.Variable(
-            float(sync.theta), trainable=False, dtype=tf.float32, name="theta"
+            float(theta), trainable=False, dtype=tf.float32, name="theta"
         )
         sync.due(Clock(self.step, self.interval, epoch))  # refuses now
         signature = [tf.TensorSpec([], tf.int32)]
@@ -80,27 +84,51 @@ class Trainer:
         )
 
     def _run(self, steps):
-        """Runs up to `steps` in-parallel steps; stops at a bad drift."""
+        def local_step(nothing):
+            self.workers.step(self.step.read_value())
+            return nothing
+
+        return self.run_steps(steps, tf.constant(0), local_step)[1]
+
+    def run_steps(self, steps, carry, local_step):
+        """Runs up to `steps` in-parallel steps; for use in graphs.
+
+        Stops after a step whose drift is not finite, and when a worker has
+        called for a meeting.
+
+        Args:
+          steps: int32 scalar.
+          carry: a structure of tensors, as it is before the first step.
+          local_step: does one local step; takes the carry, returns the next.
+
+        Returns:
+          (the last carry, a StepTrace of the steps done).
+        """
         estimates, thetas, causes = (
             tf.TensorArray(dtype, size=steps, element_shape=[])
             for dtype in (tf.float32, tf.float32, tf.int32)
         )
         done, finite = tf.constant(0), tf.constant(True)
-        while done < steps and finite:
-            thetas = thetas.write(done, self.theta)
-            estimate, cause, finite = self._step()
+        while done < steps and finite and not self.workers.called():
+            thetas = thetas.write(done, self._set_theta())
+            carry = local_step(carry)
+            estimate, cause, finite = self.after_step()
             estimates = estimates.write(done, estimate)
             causes = causes.write(done, cause)
             done += 1
-        return StepTrace(
+        return carry, StepTrace(
             estimates.stack()[:done],
             thetas.stack()[:done],
             causes.stack()[:done],
             finite,
         )
 
-    def _step(self):
-        self.workers.step(self.step.read_value())
+    def after_step(self):
+        """Checks, and synchronises if need be, after a local step.
+
+        Returns:
+          (estimate of the variance, a place in CAUSES, whether finite).
+        """
         self.step.assign_add(1)
         self.interval.assign_add(1)
         estimate, crossed, finite = self._check()
@@ -109,6 +137,12 @@ class Trainer:
         if finite and cause > 0:
             finite = self._synchronise()
         return estimate, cause, finite
+
+    def _set_theta(self):
+        """Puts theta where the schedule has it; returns it."""
+        if callable(self.sync.theta):
+            self.theta.assign(self.sync.theta(self.step.read_value()))
+        return self.theta.read_value()
 
     def _due(self):
         """Returns whether a synchronisation is due by the clock."""
@@ -150,7 +184,7 @@ class Trainer:
         """
 
         def travels(snapshot):
-            if self._average_statistics:
+            if self.average_statistics:
                 return snapshot.weights + snapshot.statistics
             return snapshot.weights
 
@@ -170,6 +204,27 @@ class Trainer:
                 self.syncs.assign_add(1)
         return finite
 
+    def restart(self) -> None:
+        """Begins a new round from the models as they are, equal on all."""
+        vectors.assign(self.w0, self.workers.snapshot().weights)
+        self.interval.assign(0)
+
+    def finish(self) -> bool:
+        """Ends training with a synchronisation, which is not counted.
+
+        Returns:
+          Whether there was one: not if all models are equal already.
+
+        Raises:
+          FloatingPointError: when a drift is not finite.
+        """
+        if self.nothing_to_average or not int(self.interval):
+            return False
+        if not bool(self.synchronise()):
+            self.raise_bad_drift()
+        self.syncs.assign_sub(1)
+        return True
+
     def averaged(self) -> Snapshot:
         """Returns the average of the K models; all workers must ask.
 
@@ -177,7 +232,7 @@ class Trainer:
         """
         group = self.workers.worker.statistics
         if not int(self.interval) and (
-            self._average_statistics or not group.variables
+            self.average_statistics or not group.variables
         ):
             return self.workers.snapshot()
         mean = self._mean_models()
@@ -190,6 +245,46 @@ class Trainer:
             lambda s: vectors.squared_norm(vectors.subtract(s.weights, self.w0))
         )
         return [k for k, n in enumerate(norms) if not math.isfinite(n)]
+
+    def sent(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns (synchronisations, bytes as the paper counts them)."""
+        paid = self.workers.meter.paid_tensor
+        sent = paid("state") + 2 * paid("model")
+        return self.syncs.read_value(), tf.cast(sent, tf.float64)
+
+    def raise_bad_drift(self) -> None:
+        """Says whose drift is not finite; all workers must ask.
+
+        Raises:
+          FloatingPointError: always; names the workers and the step.
+        """
+        step, bad = int(self.step), self.bad_workers()
+        looked = int(self.interval)
+        since = f"one of the last {looked} steps" if looked > 1 else "this step"
+        when = "" if self.monitor else f" (it was in {since})"
+        if not bad:
+            raise FloatingPointError(
+                f"Step {step}: the server optimizer's step is NaN or infinite; "
+                "all workers stop. Lower the server's learning rate."
+            )
+        raise FloatingPointError(
+            f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
+            f"NaN or infinite{when}; all workers stop. Lower the learning "
+            "rate, clip the gradients (clipnorm=), or look at that worker's "
+            "data."
+        )
+
+    def variables(self) -> dict[str, list[tf.Variable]]:
+        """Returns what the loop keeps, by what it is: for checkpoints."""
+        monitor = self.monitor.variables if self.monitor else []
+        return {
+            "w0": self.w0,
+            "monitor": list(monitor),
+            "server": list(self.server.variables),
+            "theta": [self.theta],
+            "counters": [self.step, self.interval, self.syncs, self.checks],
+            "meter": list(self.workers.meter.variables),
+        }
 
     def counters(self) -> dict[str, float]:
         """Returns what has been done and sent, in all, until now."""
@@ -207,7 +302,7 @@ class Trainer:
             "paper_state_bytes": checks * k * 4 * floats,
             "paper_model_bytes": syncs * 2 * k * 4 * weights * (k > 1),
             "eval_bytes": meter.on_wire("eval"),
-            "wire_bytes": meter.on_wire("state") + meter.on_wire("model"),
+            "wire_bytes": sum(map(meter.on_wire, ("state", "model", "call"))),
         }
 
 

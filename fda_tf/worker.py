@@ -43,11 +43,12 @@ class Worker:
       such as the moving averages of BatchNorm;
     * `rest`: all else that the step updates or the optimizer has, whoever owns
       it: slots, counters, random states; metrics excepted. By dtype;
-    * `frozen`: what the model has and no step changes. By dtype.
+    * `frozen`: what the model has and no step changes. By dtype;
+    * `metrics`: the sums that metrics keep. By dtype.
 
     Args:
       model: a compiled `keras.Model`.
-      batch: one batch, as its `train_step` takes it.
+      batch: one batch, as its `train_step` takes it, or its specs.
       spec: the `tf.TensorSpec`s of every batch.
 
     Raises:
@@ -65,7 +66,9 @@ class Worker:
             jit_compile=model.jit_compile,
             reduce_retracing=True,
         )
-        updated = _updated(self._train_step.get_concrete_function(spec))
+        traced = self._train_step.get_concrete_function(spec)
+        self.logs = traced.structured_outputs  # specs of what a step returns
+        updated = _updated(traced)
         metrics = _by_id(model.metrics_variables)
         own = _by_id(model.non_trainable_variables)
         trainable = _by_id(model.trainable_variables)
@@ -83,10 +86,14 @@ class Worker:
         self.frozen = _groups(
             v for i, v in own.items() if i not in elsewhere | rest
         )
+        self.metrics = _groups(metrics.values())
+        self._mean_metrics = [
+            v for v in model.metrics_variables if v.aggregation == "mean"
+        ]
 
-    def step(self, batch: Any) -> None:
-        """Runs the model's own `train_step`: one local step."""
-        self._train_step(batch)
+    def step(self, batch: Any) -> Any:
+        """Runs the model's own `train_step`: one step; returns its logs."""
+        return self._train_step(batch)
 
     def snapshot(self) -> Snapshot:
         """Returns the weights and statistics as flat vectors."""
@@ -119,16 +126,24 @@ class Worker:
             for g in self.rest
         ]
 
+    def reduce_metrics(self, replicas: Any) -> None:
+        """Makes the metrics those of all workers; all must. Sums add up."""
+        for group in self.metrics:
+            group.assign(replicas.sums(group.pack()))
+        for variable in self._mean_metrics:
+            variable.assign(variable.value / replicas.count)
+
     def changing(self) -> dict[int, str]:
         """Returns id -> name of the variables that training changes."""
         groups = [self.weights, self.statistics, *self.rest]
         return {id(v): v.name for g in groups for v in g.variables}
 
     def shapes(self) -> dict[str, list]:
-        """Returns the shapes of all that training changes, by what it is."""
-        groups = {"weights": self.weights, "statistics": self.statistics} | {
-            f"other {g.variables[0].dtype.name} state": g for g in self.rest
-        }
+        """Returns the shapes of all that the model has, by what it is."""
+        groups = {"weights": self.weights, "statistics": self.statistics}
+        for kind, some in (("other", self.rest), ("frozen", self.frozen)):
+            for g in some:
+                groups[f"{kind} {g.variables[0].dtype.name} state"] = g
         return {name: g.layout.shapes for name, g in groups.items()}
 
 
@@ -141,6 +156,13 @@ def check(model: keras.Model) -> None:
         )
     if not isinstance(model, keras.Model):
         raise ValueError(f"Expected a keras.Model; received {model!r}.")
+    if getattr(model, "_distribute_strategy", None) is not None:
+        raise ValueError(
+            f"The model {model.name!r} was made inside strategy.scope(); "
+            "expected one made outside, since fda_tf joins the workers itself. "
+            "Call fda_tf.connect() first, make and compile the model without "
+            "strategy.scope(), and make no strategy."
+        )
     if not model.compiled or model.optimizer is None:
         raise ValueError(
             f"The model {model.name!r} is not compiled. Call "

@@ -29,6 +29,8 @@ class Workers(abc.ABC):
         self.worker = worker
         self.source = source
         self.meter = Meter(count)
+        # Above 0 when this worker wants all to leave the loop and meet.
+        self.call = tf.Variable(0.0, trainable=False, name="call")
 
     @abc.abstractmethod
     def step(self, step: tf.Tensor) -> None:
@@ -61,6 +63,28 @@ class Workers(abc.ABC):
     @abc.abstractmethod
     def gather(self, of: Callable[[Snapshot], tf.Tensor]) -> np.ndarray:
         """Returns `of(their snapshot)` of all K workers, stacked; eager."""
+
+    def called(self) -> tf.Tensor:
+        """Returns whether a worker has called for a meeting; in graphs."""
+        return self.call > 0
+
+    def call_meeting(self) -> None:
+        """Asks all workers to leave the loop at the next exchange."""
+        self.call.assign(1.0)
+
+    def end_meeting(self) -> None:
+        """Forgets the call; every worker does, when all have met."""
+        self.call.assign(0.0)
+
+    def variables(self) -> dict[str, list[tf.Variable]]:
+        """Returns what the workers here keep, by name: for checkpoints."""
+        return {}
+
+    def count_exchange(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
+        """Counts an all-reduce, and the call that rides on it, one float."""
+        self.meter.all_reduce(kind, tensors)
+        if kind != "eval":
+            self.meter.all_reduce("call", [tf.zeros([])])
 
     def agree(self, stop: bool, error: Exception | None = None) -> bool:
         """Returns whether any worker wants to stop; raises if one failed."""

@@ -15,6 +15,51 @@ def outcome(run):
         return {"error": f"{type(error).__name__}: {error}"}
 
 
+def alike(replicas, shard):
+    """Returns a run of workers that differ in what does not matter.
+
+    Keras numbers the names of worker 1 otherwise, and functions are elsewhere.
+    """
+    import keras
+    import numpy as np
+    import small
+
+    import fda_tf
+
+    kept = [keras.layers.Dense(1) for _ in range(3 * replicas.index)]
+    kept += [keras.Sequential() for _ in kept]
+    x, y = shard
+
+    class Untold(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.1
+
+    def loss(y, prediction):
+        return (y - prediction) ** 2
+
+    def build():
+        layers = keras.layers
+        inner = keras.Sequential([layers.Dense(4), layers.Reshape((2, 2))])
+        two_ways = layers.Bidirectional(layers.LSTM(2))
+        inputs = keras.Input((small.INPUTS,))
+        top = two_ways(inner(inputs))
+        ends = {name: layers.Dense(1, name=name)(top) for name in ("a", "b")}
+        model = keras.Model(inputs, ends)
+        losses = {"a": loss, "b": lambda y, prediction: y - prediction}
+        model.compile(keras.optimizers.SGD(Untold()), losses)
+        return model
+
+    return lambda: fda_tf.train(
+        build(),
+        (x, {"a": y[:, None] / 1.0, "b": y[:, None] / 1.0}),
+        steps=6,
+        sync=fda_tf.Every(steps=2),
+        batch_size=np.int64(8),
+        seed=np.int64(1),
+        replicas=replicas,
+    )
+
+
 def refusals(replicas, shard):
     """Returns name -> a run in which worker 1 is unlike the others."""
     import keras
@@ -95,6 +140,7 @@ def main(folder):
                 m, shard, replicas=replicas, **o
             )
         )
+    report["alike"] = outcome(alike(replicas, shard))
     for name, run in refusals(replicas, shard).items():
         report[name] = outcome(run)
     path = pathlib.Path(folder) / f"{replicas.index}.json"

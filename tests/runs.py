@@ -20,7 +20,7 @@ def run_home(build, workers, steps=20):
     """Returns the home after steps with no synchronisation at all."""
     source = data.ArraySource(small.shards(workers), BATCH)
     home = simulation.Simulation(build, source, workers)
-    trainer = training.Trainer(
+    trainer = training.Loop(
         home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
     )
     trainer.run(steps)

@@ -33,7 +33,7 @@ UNLIKE = {
     "model": "ValueError: Worker 1 differs from worker 0 in ",
     "optimizer": "ValueError: Worker 1 differs from worker 0 in optimizer",
     "rate": "ValueError: Worker 1 differs from worker 0 in optimizer",
-    "loss": "ValueError: Worker 1 differs from worker 0 in loss: 'mae'",
+    "loss": 'ValueError: Worker 1 differs from worker 0 in loss: "mae"',
     "layer": r"ValueError: Worker 1 differs from worker 0 in layer \d \(Dense",
     "frozen": r"ValueError: Worker 1 differs from worker 0 in ",
     "dataset": "ValueError: Worker 1 differs from worker 0 in shard",
@@ -101,6 +101,21 @@ def test_all_workers_hold_the_same_final_model(cluster):
 def test_every_worker_refuses_in_words(cluster, name):
     for worker in cluster:
         assert re.search(UNLIKE[name], worker[name]["error"]), worker[name]
+
+
+def test_workers_alike_but_for_names_and_addresses_train(cluster):
+    for worker in cluster:
+        assert worker["alike"].get("row", worker["alike"])["step"] == 6
+
+
+def test_a_strategy_of_ones_own_is_refused_by_every_worker():
+    start = time.monotonic()
+    results = processes.run_cluster("strategy_job.py", [], 2, seconds=90)
+    for code, output in results:
+        assert code == 1, output[-2000:]
+        words = "ValueError: The model 'sequential' was made inside strategy.sc"
+        assert words in output, output[-2000:]
+    assert time.monotonic() - start < 60
 
 
 def test_a_worker_that_cannot_start_tells_the_others(cluster):
@@ -204,7 +219,8 @@ def test_tf_config_without_connect_is_refused(monkeypatch, unconnected):
 def test_connect_comes_first(monkeypatch, unconnected):
     small.linear_model()  # uses TensorFlow
     monkeypatch.setenv("TF_CONFIG", launch.tf_configs(2)[0])
-    with pytest.raises(RuntimeError, match="must come first in the script"):
+    message = r"must come first in the script: .* a tf.distribute strategy\)"
+    with pytest.raises(RuntimeError, match=message):
         fda_tf.connect()
 
 
@@ -259,9 +275,10 @@ def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
     home = fda_tf.cluster.Cluster(
         Worker(model, source.example(), source.spec()), source, counting
     )
-    trainer = training.Trainer(home, fda_tf.EveryStep(), fda_tf.Average())
+    trainer = training.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
     trainer.run(2)
-    assert counting.sent == [[40 * (small.INPUTS + 1) * small.INPUTS]]
+    numbers = 40 * (small.INPUTS + 1) * small.INPUTS
+    assert counting.sent == [[numbers + 1]]  # and the call for a meeting
 
 
 def test_alone_trains_as_one_worker():

@@ -1,8 +1,10 @@
 """TF_CONFIG, SLURM's variables and addresses: what is read, what is refused."""
 
+import concurrent.futures
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -98,7 +100,55 @@ def test_what_describes_a_job(monkeypatch):
     assert environment.describes_job()
 
 
+# --- Several GPUs on a machine, one for each of its workers
+
+JOB = ["a:1", "b:1", "a:2", "a:3", "[::1]:1", "b:2"]
+STEP = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "3"}
+
+
+@pytest.mark.parametrize(
+    "gpus, environ, expected",
+    [
+        (8, {}, [0, 0, 1, 2, 0, 1]),
+        (2, {}, [0, 0, 1, 0, 0, 1]),  # shared
+        (1, {}, [0, 0, 0, 0, 0, 0]),
+        (8, STEP, [3, 3, 3, 3, 3, 3]),
+        (2, STEP, [1, 1, 1, 1, 1, 1]),
+        (8, STEP | {"SLURM_LOCALID": ""}, [0, 0, 1, 2, 0, 1]),
+        (8, {"SLURM_LOCALID": "3"}, [0, 0, 1, 2, 0, 1]),  # in no step
+        # Four workers that one task of SLURM launched have its variables.
+        (8, STEP | {"TF_CONFIG": "{}"}, [0, 0, 1, 2, 0, 1]),
+    ],
+)
+def test_each_worker_of_a_machine_has_its_gpu(gpus, environ, expected):
+    got = [environment.own_gpu(JOB, k, gpus, environ) for k in range(6)]
+    assert got == expected
+
+
+def test_a_local_id_that_is_no_number_is_refused():
+    environ = STEP | {"SLURM_LOCALID": "first"}
+    with pytest.raises(ValueError, match="SLURM_LOCALID is 'first'; expected"):
+        environment.own_gpu(JOB, 0, 2, environ)
+
+
 # --- Addresses, where workers meet
+
+
+@pytest.mark.parametrize(
+    "host, expected",
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("127.example.org", False),
+        ("192.0.2.1", False),
+        ("0.0.0.0", False),
+        ("host0", False),
+    ],
+)
+def test_local_hosts(host, expected):
+    assert environment.is_local(host) == expected
 
 
 def has_ipv6():
@@ -145,6 +195,83 @@ def test_an_own_name_that_is_none_here_listens_everywhere(host):
             pass
         with pytest.raises(ValueError, match="in use by another process"):
             rendezvous.listen(f"{host}:{port}")
+
+
+def test_an_own_address_is_the_only_one_that_is_listened_at():
+    for address in ("127.0.0.1", "127.0.0.2"):
+        port = free_port(address)
+        with rendezvous.listen(f"{address}:{port}") as listener:
+            assert listener.getsockname() == (address, port)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.3", port), 5)
+
+
+def test_an_own_name_that_others_know_elsewhere_listens_everywhere(monkeypatch):
+    port = free_port()
+    debian = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", port))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [debian])
+    with rendezvous.listen(f"host0:{port}") as listener:
+        assert listener.getsockname()[0] in ("0.0.0.0", "::")
+    with rendezvous.listen(f"localhost:{port}") as listener:
+        assert listener.getsockname() == ("127.0.1.1", port)
+
+
+def says_nothing(stranger):
+    """Keeps the connection, silently."""
+
+
+def says_a_little(stranger):
+    """Sends a byte now and then, and never a line."""
+    try:
+        while True:
+            stranger.sendall(b" ")
+            time.sleep(0.1)
+    except OSError:
+        pass  # it was hung up
+
+
+def nests(stranger):
+    """Sends lists in lists, more than Python can read."""
+    stranger.sendall(b"[" * 50_000 + b"\n")
+
+
+@pytest.mark.parametrize("strange", [says_nothing, says_a_little, nests])
+def test_a_stranger_does_not_keep_the_workers_apart(monkeypatch, strange):
+    monkeypatch.setattr(rendezvous, "GREETING_SECONDS", 0.5)
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    start = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        chief = pool.submit(rendezvous.meet, addresses, 0, 30)
+        with ring(addresses[0]) as stranger:
+            pool.submit(strange, stranger)
+            time.sleep(0.2)  # it comes first
+            rendezvous.meet(addresses, 1, 30)
+        chief.result(30)
+    assert time.monotonic() - start < 10
+
+
+def ring(address):
+    """A connection to one who is about to listen."""
+    for _ in range(100):
+        try:
+            return socket.create_connection(environment.split_address(address))
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+    raise TimeoutError(address)
+
+
+def test_many_missing_workers_are_all_named():
+    count = 2000
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    addresses += [f"host{k}:1" for k in range(2, count)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        chief = pool.submit(rendezvous.meet, addresses, 0, 1.5)
+        with pytest.raises(
+            TimeoutError, match=r"not there: worker 2 \(host2:1"
+        ):
+            rendezvous.meet(addresses, 1, 30)
+        with pytest.raises(TimeoutError, match=f"worker {count - 1} "):
+            chief.result(30)
 
 
 def test_a_chief_whose_name_is_unknown_is_waited_for():

@@ -8,14 +8,12 @@ import sys
 import time
 
 import pytest
+from launched import command, eventually, runs
 
 from fda_tf import launch
+from fda_tf.launch import _group
 
 HERE = pathlib.Path(__file__).parent
-INDEX = (
-    "import json, os, signal, sys, time\n"
-    "k = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
-)
 SLEEPS = (
     "import pathlib\n"
     "pathlib.Path(sys.argv[1], str(k)).write_text(str(os.getpid()))\n"
@@ -26,30 +24,6 @@ needs_linux = pytest.mark.skipif(
 )
 
 
-def command(tmp_path, body):
-    """A worker's command that runs the body; k is its number."""
-    script = tmp_path / "job.py"
-    script.write_text(INDEX + body)
-    return [sys.executable, str(script), str(tmp_path)]
-
-
-def runs(pid):
-    """Whether a process is there and no zombie."""
-    try:
-        state = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return state.rpartition(")")[2].split()[0] not in "ZX"
-
-
-def eventually(condition, seconds=20):
-    """Whether it holds before long."""
-    deadline = time.monotonic() + seconds
-    while not (held := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return held
-
-
 @pytest.fixture
 def launcher(tmp_path):
     """A launcher in a process of its own, and its two workers' pids."""
@@ -57,7 +31,7 @@ def launcher(tmp_path):
     job = tmp_path / "launch.py"
     job.write_text(
         "import sys\nfrom fda_tf import launch\n"
-        f"sys.exit(launch.launch({words!r}, workers=2))\n"
+        f"sys.exit(launch.launch({words!r}, workers=2, max_restarts=3))\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(job)],
@@ -149,7 +123,10 @@ class Ended:
     [([0, 0], None), ([None, 3], 1), ([4, 3], 0), ([1, 0, -9], 2)],
 )
 def test_who_failed_first(codes, expected):
-    assert launch._wait([Ended(code) for code in codes], []) == expected
+    group = _group.Group(asked=[])
+    group._processes = [Ended(code) for code in codes]
+    failure = group.wait()
+    assert (failure and failure.worker) == expected
 
 
 def test_a_program_that_is_none(capfd, caplog):
@@ -165,6 +142,11 @@ def test_it_refuses_in_words():
         launch.launch("true", workers=1)
     with pytest.raises(ValueError, match="expected a program"):
         launch.launch([], workers=1)
+    for wrong in (-1, 0.5, True, None):
+        with pytest.raises(ValueError, match=f"max_restarts={wrong}: expected"):
+            launch.launch(["true"], workers=1, max_restarts=wrong)
+    with pytest.raises(ValueError, match="grace=-1: expected seconds"):
+        launch.launch(["true"], workers=1, grace=-1)
 
 
 def test_all_well_says_nothing(caplog, tmp_path):
@@ -182,7 +164,8 @@ def test_sigterm_ends_the_workers(launcher):
     process.terminate()
     _, err = process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "got SIGTERM; all workers were ended" in err
+    assert "got SIGTERM and passed it on: the workers have 30 s" in err
+    assert "was ended by signal 15 (SIGTERM)" in err and "restart 1" not in err
     assert not any(map(runs, pids))
 
 
@@ -199,6 +182,6 @@ def test_ctrl_c_is_the_launcher_s(launcher):
     time.sleep(0.5)
     assert runs(pids[0]) and process.poll() is None
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode not in (0, None)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode not in (0, None) and "restart 1" not in err
     assert not any(map(runs, pids))

@@ -16,7 +16,7 @@ from fda_tf import data, simulation, training
 def test_batch_norm_statistics_are_averaged_or_local(statistics):
     source = data.ArraySource(small.shards(3), BATCH)
     home = simulation.Simulation(small.rich_model, source, 3)
-    trainer = training.Trainer(
+    trainer = training.Loop(
         home, fda_tf.Every(steps=4), fda_tf.Average(), statistics=statistics
     )
     trainer.run(8)
@@ -187,7 +187,7 @@ def test_state_that_keras_does_not_list_is_each_workers_own():
 
     source = data.ArraySource(two_input_shards(), 8)
     home = simulation.Simulation(build, source, 3, lanes=2)
-    trainer = training.Trainer(
+    trainer = training.Loop(
         home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
     )
     trainer.run(5)

@@ -102,14 +102,46 @@ def test_models_of_different_shapes_are_refused():
         simulation.Simulation(lambda: next(models), source, 2, lanes=2)
 
 
+def test_frozen_layers_of_different_shapes_are_refused():
+    def build(units):
+        frozen = keras.layers.Dense(units, trainable=False)
+        last = keras.layers.GlobalMaxPooling1D()
+        model = [frozen, keras.layers.Reshape((units, 1)), last]
+        model += [keras.layers.Dense(small.CLASSES)]
+        return small.compile_model(
+            keras.Sequential([keras.Input((small.INPUTS,)), *model])
+        )
+
+    source = data.ArraySource(small.shards(2), 8)
+    models = iter([build(2), build(3)])
+    with pytest.raises(ValueError, match="different shapes: .*frozen float32"):
+        simulation.Simulation(lambda: next(models), source, 2, lanes=2)
+
+
+@pytest.mark.parametrize("replicas", [None, fda_tf.Replicas()])
+def test_a_model_made_in_the_scope_of_a_strategy_is_refused(replicas):
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        model = small.linear_model()
+    message = r"Call fda_tf.connect\(\) first, make and compile the model with"
+    with pytest.raises(ValueError, match=message):
+        if replicas is None:
+            simulate(fda_tf.EveryStep(), lambda: model)
+        else:
+            fda_tf.train(model, small.data(), steps=1, replicas=replicas)
+
+
 def test_what_is_no_function_is_refused():
     with pytest.raises(ValueError, match="expected a function with no arg"):
         fda_tf.simulate(small.linear_model(), small.shards(2), steps=1)
 
 
-def test_moving_averages_of_the_optimizer_are_refused():
+@pytest.mark.parametrize("scaled", [False, True])  # as in mixed_float16
+def test_moving_averages_of_the_optimizer_are_refused(scaled):
     def build():
-        return small.linear_model(optimizer=keras.optimizers.SGD(use_ema=True))
+        optimizer = keras.optimizers.SGD(use_ema=True)
+        if scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        return small.linear_model(optimizer=optimizer)
 
     with pytest.raises(ValueError, match="would have no effect"):
         simulate(fda_tf.EveryStep(), build)

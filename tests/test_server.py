@@ -128,11 +128,38 @@ def test_a_schedule_may_warm_up_from_zero():
     np.testing.assert_array_equal(got, W0)  # the first rate is 0
 
 
+def test_a_schedule_need_not_tell_its_settings():
+    class Halves(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return 0.5
+
+    server = fda_tf.ServerOptimizer(keras.optimizers.SGD(Halves()))
+    assert repr(server) == 'ServerOptimizer({"SGD": null})'
+    got = rounds(keras.optimizers.SGD(Halves()), means(1))
+    np.testing.assert_allclose(got, (W0 + means(1)[0]) / 2, atol=1e-6)
+
+
+def test_a_server_shows_its_settings_and_no_made_up_name():
+    one, other = (
+        repr(fda_tf.ServerOptimizer(keras.optimizers.SGD(0.5, momentum=0.25)))
+        for _ in range(2)
+    )
+    assert one == other
+    assert '"learning_rate": 0.5, ' in one and '"momentum": 0.25, ' in one
+
+
 def test_impossible_servers_are_refused():
     with pytest.raises(ValueError, match="takes a keras.optimizers.Optimizer"):
         fda_tf.ServerOptimizer("adam")
-    with pytest.raises(ValueError, match="learning rate is 0"):
-        fda_tf.ServerOptimizer(keras.optimizers.SGD(0.0))
+    sgd, scaled = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
+    for still in (sgd(0.0), scaled(sgd(0.0))):
+        with pytest.raises(ValueError, match="learning rate is 0"):
+            fda_tf.ServerOptimizer(still)
+    # It would divide by the scale: w_0 would all but stand still.
+    with pytest.raises(ValueError, match="Give the optimizer inside it"):
+        fda_tf.ServerOptimizer(scaled(sgd(1.0)))
+    with pytest.raises(ValueError, match="would have no effect"):
+        fda_tf.ServerOptimizer(sgd(1.0, use_ema=True))
     server = fda_tf.ServerOptimizer(keras.optimizers.SGD(1.0))
     server.build(Layout(SHAPES), ["kernel", "bias"])
     with pytest.raises(ValueError, match="has been used before"):

@@ -105,7 +105,7 @@ def test_theta_infinite_is_lone_runs_bit_for_bit(build):
 def test_the_step_is_traced_once():
     source = data.ArraySource(small.shards(3), BATCH)
     home = simulation.Simulation(small.linear_model, source, 3)
-    trainer = training.Trainer(
+    trainer = training.Loop(
         home, fda_tf.VarianceThreshold(0.1, "linear"), fda_tf.Average()
     )
     for steps in (1, 7, 3):
@@ -119,7 +119,7 @@ def test_lanes_and_calls_change_nothing():
     for lanes, calls in ((1, [12]), (2, [5, 7]), (3, [1] * 12)):
         source = data.ArraySource(small.shards(5), BATCH)
         home = simulation.Simulation(small.rich_model, source, 5, lanes)
-        trainer = training.Trainer(
+        trainer = training.Loop(
             home, fda_tf.VarianceThreshold(0.02, "linear"), fda_tf.Average()
         )
         for steps in calls:
@@ -144,7 +144,9 @@ def test_bytes_are_those_of_the_paper():
     assert row["paper_state_bytes"] == row["state_bytes"]
     assert row["model_bytes"] == row["syncs"] * 2 * WORKERS * 4 * d
     assert row["paper_model_bytes"] == row["model_bytes"]
-    ring = 2 * (WORKERS - 1) * 4 * (STEPS * 1251 + row["syncs"] * d)
+    # Each exchange has one float more: whether a worker calls for a meeting.
+    floats = STEPS * (1251 + 1) + row["syncs"] * (d + 1)
+    ring = 2 * (WORKERS - 1) * 4 * floats
     assert row["wire_bytes"] == ring
 
 

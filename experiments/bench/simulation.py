@@ -67,7 +67,7 @@ def measure(workers: int) -> dict:
     before = _rss()
     home = simulation.Simulation(build, source, workers)
     sync = fda_tf.VarianceThreshold(1.5, "linear")
-    trainer = training.Trainer(home, sync, fda_tf.Average())
+    trainer = training.Loop(home, sync, fda_tf.Average())
     start = time.perf_counter()
     trainer.run(1)
     compile_seconds = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """Becomes a worker's command, tied to the process that launched it.
 
-`launch` runs this file, not the command itself: what it asks of the system
+The launcher runs this file, not the command itself: what it asks of the system
 holds for the command too, and unlike subprocess's `preexec_fn` it is safe when
 the launcher has threads. TensorFlow is not imported here.
 

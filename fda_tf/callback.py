@@ -1,0 +1,168 @@
+"""`model.fit` on a cluster, by one callback."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fda_tf import plan
+from fda_tf import replicas as replicas_lib
+from fda_tf.callback_list import on_chief
+from fda_tf.checkpoint import Checkpoint
+from fda_tf.fitting import Fit, Made
+from fda_tf.monitors import Monitor
+from fda_tf.server import Average
+from fda_tf.sync import Every, Schedule, VarianceThreshold
+
+__all__ = ["FDA", "Averaging", "on_chief"]
+
+
+class Averaging(keras.callbacks.Callback):
+    """Trains with the other workers inside `model.fit`, by any policy.
+
+    Every worker's process calls `fit` with a model of its own that has equal
+    shapes, its own shard of the data and the same settings. Alone it trains
+    as ever, as K = 1. Its place in `callbacks=` does not matter.
+
+    At an epoch's end all workers see the average of the models and the same
+    numbers: metrics are reduced over the workers. The logs have besides
+    `variance`, `theta`, `syncs` and `mb_sent` (10^6 bytes, as the paper
+    counts them). `fit` ends with a synchronisation: all hold the same model.
+    Callbacks that write (ModelCheckpoint, TensorBoard, CSVLogger) do so on
+    worker 0 alone; `on_chief` makes it so for one's own.
+
+    Args:
+      sync: when to synchronise: `VarianceThreshold`, `Every`, `EveryStep`.
+      server: how the average is applied; by default `Average()`.
+      statistics: of BatchNorm and the like: "average" at each
+        synchronisation, or "local": for evaluation only, as in the paper.
+      checkpoint: a `fda_tf.Checkpoint`: the next `fit` in its directory goes
+        on where this one was stopped, and SIGTERM stops it in good order.
+      replicas: what `fda_tf.connect()` returned.
+
+    Attributes:
+      syncs: a dict for each synchronisation: step, cause ("threshold",
+        "interval" or "end") and the estimate of the variance.
+      variance: the estimate after each step, floats; empty without a monitor.
+
+    Raises:
+      ValueError: for parts that make no algorithm.
+      RuntimeError: if there is a job and `connect()` was not called.
+
+    Example:
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+      >>> model.compile("sgd", "mse")
+      >>> x = np.random.default_rng(0).normal(size=(40, 2))
+      >>> local_sgd = Averaging(Every(steps=8))
+      >>> history = model.fit(x, x[:, :1], verbose=0, callbacks=[local_sgd])
+      >>> sorted(history.history)
+      ['loss', 'mb_sent', 'syncs']
+    """
+
+    def __init__(
+        self,
+        sync: Every | VarianceThreshold,
+        server: Any = None,
+        *,
+        statistics: str = "average",
+        checkpoint: Checkpoint | None = None,
+        replicas: replicas_lib.Replicas | None = None,
+    ):
+        super().__init__()
+        self.replicas = replicas_lib.current() if replicas is None else replicas
+        self.sync, self.statistics = sync, statistics
+        self.server = Average() if server is None else server
+        plan.check_parts(sync, self.server, statistics, checkpoint)
+        self.checkpoint = checkpoint
+        self.syncs: list[dict[str, Any]] = []
+        self.variance: list[float] = []
+        self.made: Made | None = None
+        self._fit: Fit | None = None
+        _shuffle_apart(self.replicas)
+
+    def averaged_weights(self) -> list[np.ndarray]:
+        """Returns the average as `model.set_weights` takes it.
+
+        All workers must ask, or this raises when the exchange has timed out.
+
+        Raises:
+          RuntimeError: before the first step, and when others do not ask.
+        """
+        if self.made is None:
+            raise RuntimeError(
+                "averaged_weights() needs a step of training first: call "
+                "model.fit with this callback."
+            )
+        return self.made.trainer.averaged_weights()
+
+    # What Keras calls. Ours is the first place in its list of callbacks; what
+    # has to follow all the others is done by the one that Fit puts last.
+
+    def on_train_begin(self, logs=None):
+        if self._fit is not None:
+            self._fit.leave()  # an exception may have ended the one before
+        self._fit = Fit(self)
+        self._fit.begin()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._fit.begin_epoch(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Nothing: with it, Keras calls the others' in turn, not in threads."""
+
+    def on_test_begin(self, logs=None):
+        if self._fit is not None:
+            self._fit.validating = True
+
+    def on_test_end(self, logs=None):
+        if self._fit is not None:
+            self._fit.validating = False
+
+
+class FDA(Averaging):
+    """Federated Dynamic Averaging inside `model.fit`.
+
+    Shorthand for `Averaging(VarianceThreshold(theta, monitor, cap), ...)`.
+
+    Args:
+      theta: of the variance, at least 0, in squared units of the weights; or
+        a `keras.optimizers.schedules.LearningRateSchedule` of the step.
+      monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
+      cap: the longest interval without a synchronisation; by default one
+        epoch. None for no limit.
+      **options: the other arguments of `Averaging`.
+
+    Example:
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+      >>> model.compile("sgd", "mse")
+      >>> x = np.random.default_rng(0).normal(size=(40, 2))
+      >>> history = model.fit(
+      ...     x, x[:, :1], verbose=0, callbacks=[FDA(theta=1.5)])
+      >>> sorted(history.history)
+      ['loss', 'mb_sent', 'syncs', 'theta', 'variance']
+
+    Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025.
+    """
+
+    def __init__(
+        self,
+        theta: float | Schedule = 1.5,
+        monitor: str | Monitor = "sketch",
+        *,
+        cap: Every | None = Every(epochs=1),  # noqa: B008 - it is frozen
+        **options: Any,
+    ):
+        super().__init__(VarianceThreshold(theta, monitor, cap), **options)
+
+
+def _shuffle_apart(replicas: replicas_lib.Replicas) -> None:
+    """Gives each worker its own global seed, if the script has set one.
+
+    Keras' shuffles of arrays come from it, before any callback is called.
+    """
+    from tensorflow.python.eager import context  # no public way to read it
+
+    seed = context.global_seed()
+    if replicas.index and seed is not None:
+        tf.random.set_seed((seed + replicas.index * 0x9E3779B1) % 2**31)

@@ -1,0 +1,208 @@
+"""Federated Dynamic Averaging for a training loop of one's own."""
+
+import contextlib
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fda_tf import agreement, saved
+from fda_tf import replicas as replicas_lib
+from fda_tf.checkpoint import Checkpoint
+from fda_tf.cluster import Cluster
+from fda_tf.plan import check_parts
+from fda_tf.server import Average
+from fda_tf.sync import VarianceThreshold
+from fda_tf.training import Loop
+from fda_tf.worker import Worker
+
+
+class Trainer:
+    """This process's worker, for a loop of one's own; `fit` is made of it.
+
+    Every worker makes one and calls the same methods in the same order: all
+    of them may wait for the other workers. Alone it trains as K = 1.
+
+    Args:
+      model: compiled, and made outside any `strategy.scope()`.
+      example: a batch, as the model's `train_step` takes it, or the
+        `tf.TensorSpec`s of all batches.
+      sync: when to synchronise; by default `VarianceThreshold(theta=1.5)`.
+      server: how the average is applied; by default `Average()`.
+      statistics: of BatchNorm and the like: "average" at each
+        synchronisation, or "local": for evaluation only, as in the paper.
+      epoch_steps: the steps of an epoch, for a `sync` that counts in epochs.
+      replicas: what `fda_tf.connect()` returned.
+      **settings: more that must be the same on all workers.
+
+    Raises:
+      ValueError: on every worker, for models or settings that cannot work
+        together.
+
+    Example:
+      >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+      >>> model.compile("sgd", "mse")
+      >>> batch = (np.ones((4, 2), np.float32), np.ones((4, 1), np.float32))
+      >>> trainer = Trainer(model, batch)
+      >>> for _ in range(3):
+      ...     logs = trainer.step(batch)
+      >>> with trainer.averaged():
+      ...     loss = model.evaluate(*batch, verbose=0)
+      >>> trainer.finish()
+      >>> trainer.counters()["step"]
+      3
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        example: Any,
+        *,
+        sync: Any = None,
+        server: Any = None,
+        statistics: str = "average",
+        epoch_steps: int | None = None,
+        replicas: replicas_lib.Replicas | None = None,
+        **settings: Any,
+    ):
+        replicas = replicas_lib.current() if replicas is None else replicas
+        sync = VarianceThreshold(1.5) if sync is None else sync
+        server = Average() if server is None else server
+        self.model, self.replicas, self.statistics = model, replicas, statistics
+        epoch = None if epoch_steps is None else Fraction(epoch_steps)
+        with replicas.lost_worker_in_words():
+            try:
+                check_parts(sync, server, statistics)
+                spec = tf.nest.map_structure(_spec, example)
+                self.worker = Worker(model, spec, spec)
+                described = agreement.describe(
+                    self.worker,
+                    sync=sync,
+                    server=server,
+                    statistics=statistics,
+                    epoch_steps=epoch_steps,
+                    **settings,
+                )
+            except Exception as error:  # the other workers must hear of it
+                agreement.tell(replicas, error)
+                raise
+            agreement.agree_on(replicas, described)
+            self.home = Cluster(self.worker, None, replicas)
+        self.loop = Loop(self.home, sync, server, epoch, statistics)
+        self._step = tf.function(self._one_step, reduce_retracing=True)
+        self._after_step = tf.function(self.loop.after_step)
+
+    def step(self, batch: Any) -> Any:
+        """Runs the model's `train_step` and what follows; returns its logs.
+
+        Raises:
+          FloatingPointError: when a worker's drift is not finite.
+        """
+        with self.replicas.lost_worker_in_words():
+            logs, finite = self._step(batch)
+            self._refuse_bad_drift(finite)
+        return logs
+
+    def after_step(self) -> bool:
+        """Checks, and synchronises if need be, after a local step of yours.
+
+        Returns:
+          Whether there was a synchronisation.
+
+        Raises:
+          FloatingPointError: when a worker's drift is not finite.
+        """
+        with self.replicas.lost_worker_in_words():
+            _, cause, finite = self._after_step()
+            self._refuse_bad_drift(finite)
+        return bool(cause > 0)
+
+    def agree(self, stop: bool) -> bool:
+        """Returns whether any worker wants to stop."""
+        with self.replicas.lost_worker_in_words():
+            return self.home.agree(stop)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[keras.Model]:
+        """Lends the model the average of all workers' models, until it ends."""
+        own = self.worker.snapshot()
+        with self.replicas.lost_worker_in_words():
+            self.worker.assign(self.loop.averaged())
+        try:
+            yield self.model
+        finally:
+            self.worker.assign(own)
+
+    def averaged_weights(self) -> list[np.ndarray]:
+        """Returns the average as `model.set_weights` takes it."""
+        with self.averaged() as model:
+            return model.get_weights()
+
+    def finish(self) -> None:
+        """Ends training: the model holds the final average on all workers."""
+        with self.replicas.lost_worker_in_words():
+            self.loop.finish()
+            self.worker.assign(self.loop.averaged())
+
+    def counters(self) -> dict[str, float]:
+        """Returns what has been done and sent, in all, until now."""
+        return self.loop.counters()
+
+    def save(
+        self, checkpoint: Checkpoint, history: Any = (), **facts: Any
+    ) -> bool:
+        """Writes a checkpoint; returns whether every worker could.
+
+        Args:
+          checkpoint: where to.
+          history: arrays to keep, too.
+          **facts: what else to keep, as JSON can hold it.
+        """
+        with self.replicas.lost_worker_in_words():
+            variables = self.variables() | {"history": history}
+            return saved.save(checkpoint, self.loop, variables, facts)
+
+    def resume(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """Goes on from the newest checkpoint of all workers.
+
+        Returns:
+          The facts that were given to `save`; None if there is none.
+
+        Raises:
+          ValueError: when it is of another model.
+        """
+        checkpoint.prepare()
+        with self.replicas.lost_worker_in_words():
+            found = saved.go_on(checkpoint, self.loop, self.variables())
+        return found and found.facts
+
+    def restore(self, found: saved.Saved) -> None:
+        """Puts a checkpoint in place; says so when it was of another K."""
+        saved.put_back(self.loop, self.variables(), found)
+
+    def variables(self) -> dict[str, list[tf.Variable]]:
+        """Returns all that a checkpoint holds, by what it is."""
+        metrics = [v for g in self.worker.metrics for v in g.variables]
+        return (
+            self.home.variables() | self.loop.variables() | {"metrics": metrics}
+        )
+
+    def _one_step(self, batch):
+        logs = self.worker.step(batch)
+        _, _, finite = self.loop.after_step()
+        return logs, finite
+
+    def _refuse_bad_drift(self, finite) -> None:
+        if not bool(finite):
+            self.loop.raise_bad_drift()
+
+
+def _spec(leaf: Any) -> tf.TensorSpec:
+    """Returns the spec of batches of any size, of arrays, tensors or specs."""
+    if isinstance(leaf, tf.TensorSpec):
+        return leaf
+    tensor = tf.convert_to_tensor(leaf)
+    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)

@@ -1,0 +1,149 @@
+"""How a process joins its job, with nobody else there."""
+
+import faulthandler
+import json
+
+import pytest
+import tensorflow as tf
+from absl import logging
+
+import fda_tf
+from fda_tf import context, rendezvous, replicas
+
+LOCAL = ["127.0.0.1:1", "localhost:2", "[::1]:3"]
+FAR = ["127.0.0.1:1", "host1:1", "127.0.0.1:2"]
+
+
+class Closed:
+    """A port that was free."""
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def join(monkeypatch):
+    """Calls `connect()` as a worker of a job whose processes all come."""
+
+    def connect(addresses, index):
+        task = {"type": "worker", "index": index}
+        config = {"cluster": {"worker": addresses}, "task": task}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+        monkeypatch.setattr(replicas, "_connected", [])
+        return fda_tf.connect(start_timeout=60)
+
+    monkeypatch.setattr(context, "check_unused", lambda: None)
+    monkeypatch.setattr(context, "configure_heartbeat", lambda cluster: None)
+    monkeypatch.setattr(rendezvous, "listen", lambda address: Closed())
+    monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
+    monkeypatch.setattr(replicas, "_strategy", lambda *_: None)
+    return connect
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """The warnings that were logged."""
+    said = []
+    monkeypatch.setattr(
+        logging, "warning", lambda text, *values: said.append(text % values)
+    )
+    return said
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Pretends that there are GPUs; gives those that were made visible."""
+
+    def pretend(count):
+        there, chosen = [f"GPU:{k}" for k in range(count)], []
+        monkeypatch.setattr(
+            tf.config, "get_visible_devices", lambda kind: there
+        )
+        monkeypatch.setattr(
+            tf.config,
+            "set_visible_devices",
+            lambda devices, kind: chosen.append((devices, kind)),
+        )
+        return chosen
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("addresses", "index", "times"),
+    [(FAR, 0, 1), (FAR, 1, 0), (FAR, 2, 0), (LOCAL, 0, 0), (LOCAL, 2, 0)],
+)
+def test_the_chief_of_machines_warns_once_of_strangers(
+    join, warnings, addresses, index, times
+):
+    joined = join(addresses, index)
+    assert (joined.index, joined.count) == (index, 3)
+    assert fda_tf.connect() is joined  # called again, it does nothing
+    assert len(warnings) == times
+    for said in warnings:
+        assert "neither authenticates nor encrypts" in said
+
+
+@pytest.mark.parametrize(
+    ("count", "index", "expected"),
+    [
+        (0, 0, []),
+        (1, 2, []),  # nothing to choose
+        (2, 0, [("GPU:0", "GPU")]),
+        (4, 1, [("GPU:0", "GPU")]),  # the first of its host
+        (4, 2, [("GPU:1", "GPU")]),
+    ],
+)
+def test_a_process_takes_its_own_gpu(
+    join, gpus, warnings, count, index, expected
+):
+    chosen = gpus(count)
+    join(FAR, index)
+    assert chosen == expected
+    assert not any("share" in said for said in warnings)
+
+
+def test_more_workers_than_gpus_are_told_that_they_share(join, gpus, warnings):
+    chosen = gpus(2)
+    join(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"], 2)
+    assert chosen == [("GPU:0", "GPU")]
+    (said,) = warnings
+    assert "3 workers of this machine share 2 GPUs" in said
+
+
+def test_alone_all_gpus_stay(join, gpus):
+    chosen = gpus(4)
+    assert join(["127.0.0.1:1"], 0).count == 1
+    assert not chosen
+
+
+@pytest.fixture
+def alarms(monkeypatch):
+    """What was done to the timer that ends the process."""
+    done = []
+    monkeypatch.setattr(
+        faulthandler,
+        "dump_traceback_later",
+        lambda seconds, exit: done.append((seconds, exit)),
+    )
+    monkeypatch.setattr(
+        faulthandler,
+        "cancel_dump_traceback_later",
+        lambda: done.append("cancelled"),
+    )
+    return done
+
+
+def test_a_start_that_fails_leaves_no_timer(join, monkeypatch, alarms):
+    def fail(*_):
+        raise ValueError("several GPUs")
+
+    monkeypatch.setattr(replicas, "_strategy", fail)
+    with pytest.raises(ValueError, match="several GPUs"):
+        join(LOCAL, 0)
+    assert alarms == [(60, True), "cancelled"]
+
+
+def test_a_start_that_goes_well_leaves_no_timer(join, alarms):
+    join(LOCAL, 0)
+    assert alarms == [(60, True), "cancelled"]
