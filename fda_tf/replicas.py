@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import context, environment, rendezvous
+from fda_tf import context, environment, own_address, rendezvous
 
 
 class Replicas:
@@ -191,15 +191,17 @@ def connect(
     replicas = Replicas()
     if len(addresses) > 1:
         context.check_unused()
-        rendezvous.listen(addresses[index]).close()  # is our port free?
+        with rendezvous.listen(addresses[index]) as listener:  # is it free?
+            host, own_port = listener.getsockname()[:2]
         rendezvous.meet(addresses, index, start_timeout)
         context.configure_heartbeat(cluster)
         context.take_own_gpu(addresses, index)
         with _exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
+            closed = own_address.close_others(host, own_port)
             replicas = Replicas(index, addresses, strategy, timeout)
             replicas.sum(1)  # everyone is there
-        _warn_of_strangers(replicas)
+        _warn_of_strangers(replicas, closed)
     _connected.append(replicas)
     return replicas
 
@@ -258,14 +260,16 @@ def _exit_after(seconds: float) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _warn_of_strangers(replicas: Replicas) -> None:
+def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:
     """Says once, on the chief, that anyone who gets in is obeyed."""
+    where = "the address given" if closed else "all addresses of the machine"
     hosts = [environment.split_address(a)[0] for a in replicas.addresses]
     if replicas.is_chief and not all(map(environment.is_local, hosts)):
         logging.warning(
             "TensorFlow's cluster protocol neither authenticates nor "
-            "encrypts, and listens on all addresses of each machine: run it "
-            "inside a private network or a tunnel, behind a firewall."
+            "encrypts. Its port is open on %s: run it inside a private network "
+            "or a tunnel, behind a firewall.",
+            where,
         )
 
 

@@ -2,6 +2,7 @@
 
 import faulthandler
 import json
+import socket
 
 import pytest
 import tensorflow as tf
@@ -14,11 +15,9 @@ LOCAL = ["127.0.0.1:1", "localhost:2", "[::1]:3"]
 FAR = ["127.0.0.1:1", "host1:1", "127.0.0.1:2"]
 
 
-class Closed:
-    """A port that was free."""
-
-    def close(self):
-        pass
+def free_port(address):
+    """Returns a listening socket, as for a port of ours that was free."""
+    return socket.create_server(("127.0.0.1", 0))
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def join(monkeypatch):
 
     monkeypatch.setattr(context, "check_unused", lambda: None)
     monkeypatch.setattr(context, "configure_heartbeat", lambda cluster: None)
-    monkeypatch.setattr(rendezvous, "listen", lambda address: Closed())
+    monkeypatch.setattr(rendezvous, "listen", free_port)
     monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
     monkeypatch.setattr(replicas, "_strategy", lambda *_: None)
     return connect
