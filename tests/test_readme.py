@@ -3,6 +3,10 @@
 import pathlib
 import re
 
+import keras
+import numpy as np
+import pytest
+
 README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
 
 
@@ -23,18 +27,33 @@ def test_the_simulation_runs(tmp_path, monkeypatch, capsys):
     assert "'cause': 'threshold'" in capsys.readouterr().out
 
 
-def test_the_cluster_script_runs_alone(tmp_path, monkeypatch):
-    import keras
-    import numpy as np
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """An empty folder to run in, and random images in MNIST's place."""
 
     def load_data():
         random = np.random.default_rng(0)
-        images = random.integers(0, 256, (64, 28, 28), dtype=np.uint8)
-        return (images, random.integers(0, 10, 64)), None
+        pixels = random.integers(0, 256, (64, 28, 28), dtype=np.uint8)
+        part = pixels, random.integers(0, 10, 64)
+        return part, part
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", load_data)
     monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_fit_script_runs_alone(images):
     names = {}
     exec(blocks()[1], names)
+    history = names["model"].history.history
+    assert 3 < len(history["val_loss"]) <= 10
+    assert {"variance", "theta", "syncs", "mb_sent"} <= set(history)
+    assert (images / "best.keras").exists()
+    assert list((images / "checkpoints").iterdir())
+
+
+def test_the_loop_script_runs_alone(images):
+    names = {}
+    exec(blocks()[2], names)
     assert names["history"].rows[-1]["step"] == 2000
-    assert (tmp_path / "averaged.keras").exists()
+    assert (images / "averaged.keras").exists()
