@@ -20,7 +20,13 @@ from fda_tf.replicas import Replicas, connect
 from fda_tf.server import Average, ServerOptimizer, Yogi
 from fda_tf.sharding import Shard, shard
 from fda_tf.simulation import simulate
-from fda_tf.sync import Every, EveryStep, VarianceThreshold
+from fda_tf.sync import (
+    CheckEvery,
+    CheckWhenPossible,
+    Every,
+    EveryStep,
+    VarianceThreshold,
+)
 from fda_tf.trainer import Trainer
 
 __all__ = [
@@ -28,6 +34,8 @@ __all__ = [
     "MONITORS",
     "Average",
     "Averaging",
+    "CheckEvery",
+    "CheckWhenPossible",
     "Checkpoint",
     "Every",
     "EveryStep",

@@ -52,7 +52,15 @@ class Cluster(Workers):
         self.worker.step(self.source.batch(self.replicas.index, step))
 
     def mean(self, of, kind):
-        tensors = list(of(self.worker.snapshot()))
+        return self._exchange(list(of(self.worker.snapshot())), kind)
+
+    def each(self, of):
+        return of(self.worker.snapshot())[None]
+
+    def mean_of(self, rows, kind):
+        return self._exchange([rows[0]], kind)[0]
+
+    def _exchange(self, tensors, kind):
         self.count_exchange(kind, tensors)
         if kind == "eval" or self.count == 1:
             return self.replicas.mean(tensors)

@@ -44,6 +44,7 @@ class Monitor(abc.ABC):
     """
 
     floats = 1  # numbers in a state
+    cascade = False  # whether to send the norm alone while it will do
     variables: Sequence[tf.Variable] = ()  # what it learns: for checkpoints
 
     def build(self, sizes: Sequence[int]) -> None:
@@ -150,22 +151,32 @@ class SketchMonitor(Monitor):
 
     M2, the median over the sketch's rows of the row's sum of squares, is
     ||mean u||^2 within eps = 1 / sqrt(width); the division makes it a lower
-    bound with high probability. Sends 1 + depth x width floats.
+    bound with high probability. Sends 1 + depth x width floats; with the
+    cascade, only the norm until it exceeds theta once in the round. No
+    estimate is above the norm, so the decisions are the same.
 
     Args:
       depth: rows, odd.
       width: numbers in a row, at least 2.
       seed: of the sketch; equal on all workers.
+      cascade: whether to send the norm alone while it will do.
 
     Raises:
       ValueError: for a depth that is not odd or a width below 2.
     """
 
-    def __init__(self, depth: int = 5, width: int = 250, seed: int = 0):
+    def __init__(
+        self,
+        depth: int = 5,
+        width: int = 250,
+        seed: int = 0,
+        cascade: bool = True,
+    ):
         self.depth = checks.count("SketchMonitor: depth", depth, "rows")
         self.width = checks.count("SketchMonitor: width", width, "numbers")
         self.seed = checks.seed("SketchMonitor: seed", seed)
         sketch.AMSSketch(1, depth, width, seed)  # refuses the rest
+        self.cascade = bool(cascade)
 
     @property
     def floats(self):

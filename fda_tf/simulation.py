@@ -42,6 +42,7 @@ class Simulation(Workers):
         lanes = min(workers, lanes or len(os.sched_getaffinity(0)))
         self.lanes = _lanes([build() for _ in range(lanes)], source)
         super().__init__(workers, self.lanes[0], source)
+        self.here = workers
         self.replicas = Replicas()  # this process, alone
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)
@@ -73,6 +74,19 @@ class Simulation(Workers):
                 t + v for t, v in zip(total, of(self._snapshot(k)), strict=True)
             ]
         return [t / self.count for t in total]
+
+    def each(self, of):
+        states = tf.TensorArray(tf.float32, self.here)
+        for k in tf.range(self.here):
+            states = states.write(k, of(self._snapshot(k)))
+        return states.stack()
+
+    def mean_of(self, rows, kind):
+        self.count_exchange(kind, [rows[0]])
+        total = rows[0]
+        for k in range(1, self.count):  # in the order of `mean`, to the bit
+            total += rows[k]
+        return total / self.count
 
     def assign(self, snapshot):
         for k in tf.range(self.count):

@@ -98,6 +98,71 @@ def EveryStep() -> Every:  # noqa: N802 - reads as the policy's name
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckEvery:
+    """Checks every r steps of a round, at most r - 1 after the crossing.
+
+    Args:
+      steps: r, at least 1.
+
+    Example:
+      >>> CheckEvery(4).first
+      4
+    """
+
+    steps: int
+
+    def __post_init__(self):
+        steps = checks.count("check_every", self.steps, "steps")
+        object.__setattr__(self, "steps", steps)
+
+    @property
+    def first(self) -> int:
+        """The step of a round after which the first check is."""
+        return self.steps
+
+    def next(self, interval, norm, theta):
+        """Returns the step of the round after which the next check is."""
+        del norm, theta
+        return interval + self.steps
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckWhenPossible:
+    """Checks when drifts that grow as until now can have reached theta.
+
+    A drift ||u|| that grows at most in proportion to the steps t of a round
+    reaches sqrt(theta) at t sqrt(theta / mean ||u||^2) or later. The next
+    check is there, but r steps after this one at the latest: a crossing is
+    found at most r - 1 steps late.
+
+    Args:
+      limit: r, at least 1.
+
+    Example:
+      >>> check = CheckWhenPossible(limit=10)
+      >>> step, norm, theta = tf.constant(4, tf.int64), 1.0, 4.0
+      >>> int(check.next(step, norm, theta))
+      8
+    """
+
+    limit: int
+
+    first = 1  # to see how fast the drifts grow
+
+    def __post_init__(self):
+        limit = checks.count("CheckWhenPossible: limit", self.limit, "steps")
+        object.__setattr__(self, "limit", limit)
+
+    def next(self, interval, norm, theta):
+        """Returns the step of the round after which the next check is."""
+        reach = tf.sqrt(tf.math.divide_no_nan(theta, norm))
+        far = tf.cast(interval, tf.float32) * (reach - 1.0)
+        far = tf.where(norm > 0, far, float(self.limit))
+        wait = tf.clip_by_value(far, 1.0, float(self.limit))
+        return interval + tf.cast(wait, tf.int64)
+
+
+@dataclasses.dataclass(frozen=True)
 class VarianceThreshold:
     """Synchronises when the estimated model variance exceeds theta: FDA.
 
@@ -107,14 +172,19 @@ class VarianceThreshold:
         which gives theta by the step.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: an `Every`: the longest interval without a synchronisation.
+      check_every: steps from one check to the next, or `CheckWhenPossible`.
+      overlap: whether the state of a step travels while the next one
+        computes. The decision comes one step late, and then averages the
+        models as they are. There is no cascade then, since what follows a
+        first exchange could not be hidden.
 
     Raises:
-      ValueError: for a theta that is negative or NaN, an unknown monitor, or
-        a cap that is no `Every`.
+      ValueError: for a theta that is negative or NaN, an unknown monitor, a
+        cap that is no `Every`, or an impossible `check_every`.
 
     Example:
-      >>> VarianceThreshold(theta=1.5, monitor="linear")
-      VarianceThreshold(theta=1.5, monitor=LinearMonitor(seed=0), cap=None)
+      >>> VarianceThreshold(theta=1.5, monitor="linear").monitor
+      LinearMonitor(seed=0)
 
     Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025.
     """
@@ -122,6 +192,8 @@ class VarianceThreshold:
     theta: float | Schedule
     monitor: str | monitors.Monitor = "sketch"
     cap: Every | None = None
+    check_every: "int | CheckEvery | CheckWhenPossible" = 1
+    overlap: bool = False
 
     def __post_init__(self):
         what = "a number of at least 0, in squared units of the weights"
@@ -136,6 +208,19 @@ class VarianceThreshold:
                 "fda_tf.Every(epochs=...)."
             )
         object.__setattr__(self, "monitor", monitors.get(self.monitor))
+        if not isinstance(self.check_every, (CheckEvery, CheckWhenPossible)):
+            every = CheckEvery(self.check_every)
+            object.__setattr__(self, "check_every", every)
+        if not isinstance(self.overlap, bool):
+            raise ValueError(
+                f"overlap={self.overlap!r}: expected True or False."
+            )
+        if self.overlap and isinstance(self.check_every, CheckWhenPossible):
+            raise ValueError(
+                "overlap=True with CheckWhenPossible, which needs the norm of "
+                "this step before the next one is done. Give check_every=r, a "
+                "number of steps."
+            )
 
     def __repr__(self) -> str:
         theta = self.theta
@@ -143,7 +228,8 @@ class VarianceThreshold:
             theta = f"{type(theta).__name__}({theta.get_config()})"
         return (
             f"VarianceThreshold(theta={theta}, monitor={self.monitor}, "
-            f"cap={self.cap})"
+            f"cap={self.cap}, check_every={self.check_every}, "
+            f"overlap={self.overlap})"
         )
 
     def due(self, clock: Clock) -> tf.Tensor | bool:

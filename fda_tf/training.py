@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import vectors
+from fda_tf import checking, vectors
+from fda_tf.checking import Check
 from fda_tf.server import Average
 from fda_tf.sync import Clock
 from fda_tf.worker import Snapshot
@@ -65,12 +66,10 @@ class Loop:
         group = workers.worker.weights
         self.w0 = vectors.variables(group.pack(), "w0")
         server.build(group.layout, workers.worker.names)
-        if self.monitor is not None:
-            self.monitor.build(group.layout.bucket_sizes)
+        self.check = Check(sync, workers, self.w0) if self.monitor else None
         self.step = _counter("step")
         self.interval = _counter("interval")
         self.syncs = _counter("syncs")
-        self.checks = _counter("checks")
         theta = sync.theta(0) if callable(sync.theta) else sync.theta
         self.theta = tf.Variable(
             float(theta), trainable=False, dtype=tf.float32, name="theta"
@@ -111,8 +110,9 @@ class Loop:
         done, finite = tf.constant(0), tf.constant(True)
         while done < steps and finite and not self.workers.called():
             thetas = thetas.write(done, self._set_theta())
+            begun = self._begin_check()  # it may travel while we compute
             carry = local_step(carry)
-            estimate, cause, finite = self.after_step()
+            estimate, cause, finite = self._end_step(begun)
             estimates = estimates.write(done, estimate)
             causes = causes.write(done, cause)
             done += 1
@@ -129,9 +129,20 @@ class Loop:
         Returns:
           (estimate of the variance, a place in CAUSES, whether finite).
         """
+        return self._end_step(self._begin_check())
+
+    def _begin_check(self):
+        if self.check is None:
+            return checking.none()
+        return self.check.begin(self.theta.read_value())
+
+    def _end_step(self, verdict):
         self.step.assign_add(1)
         self.interval.assign_add(1)
-        estimate, crossed, finite = self._check()
+        if self.check is not None:
+            theta = self.theta.read_value()
+            verdict = self.check.end(theta, self.interval.read_value(), verdict)
+        estimate, crossed, finite = verdict
         due = self._due()
         cause = tf.where(crossed, 1, tf.where(due, 2, 0))
         if finite and cause > 0:
@@ -150,31 +161,6 @@ class Loop:
             return False
         step, interval = self.step.read_value(), self.interval.read_value()
         return self.sync.due(Clock(step, interval, self.epoch))
-
-    def _check(self):
-        """Returns (estimate, whether it exceeds theta, whether finite)."""
-        if self.monitor is None:
-            return tf.constant(math.nan), tf.constant(False), tf.constant(True)
-        monitor, theta = self.monitor, self.theta.read_value()
-
-        def state(snapshot):
-            drift = vectors.subtract(snapshot.weights, self.w0)
-            sent = monitor.state(drift, theta)
-            if sent.shape != [monitor.floats]:
-                raise ValueError(
-                    f"{monitor}.state returned the shape {sent.shape}, but "
-                    f"its `floats` is {monitor.floats}. Let them agree: the "
-                    "bytes are counted by them."
-                )
-            return [sent]
-
-        (mean_state,) = self.workers.mean(state, "state")
-        self.checks.assign_add(1)
-        return (
-            monitor.estimate(mean_state),
-            monitor.exceeds(mean_state, theta),
-            tf.reduce_all(tf.math.is_finite(mean_state)),
-        )
 
     def _synchronise(self):
         """Averages the models; returns whether all went well.
@@ -196,8 +182,9 @@ class Loop:
             new = self.server.apply(old, weights)
             finite = tf.math.is_finite(vectors.squared_norm(new))
             if finite:
-                if self.monitor is not None:
+                if self.check is not None:
                     self.monitor.synchronised(new, old)
+                    self.check.synchronised()
                 vectors.assign(self.w0, new)
                 self.workers.assign(Snapshot(new, tuple(statistics)))
                 self.interval.assign(0)
@@ -208,6 +195,8 @@ class Loop:
         """Begins a new round from the models as they are, equal on all."""
         vectors.assign(self.w0, self.workers.snapshot().weights)
         self.interval.assign(0)
+        if self.check is not None:
+            self.check.synchronised()
 
     def finish(self) -> bool:
         """Ends training with a synchronisation, which is not counted.
@@ -282,14 +271,16 @@ class Loop:
             "monitor": list(monitor),
             "server": list(self.server.variables),
             "theta": [self.theta],
-            "counters": [self.step, self.interval, self.syncs, self.checks],
+            "check": self.check.variables if self.check else [],
+            "counters": [self.step, self.interval, self.syncs],
             "meter": list(self.workers.meter.variables),
         }
 
     def counters(self) -> dict[str, float]:
         """Returns what has been done and sent, in all, until now."""
         meter, k = self.workers.meter, self.workers.count
-        step, syncs, checks = int(self.step), int(self.syncs), int(self.checks)
+        step, syncs = int(self.step), int(self.syncs)
+        checks = int(self.check.checks) if self.check else 0
         floats = self.monitor.floats if self.monitor is not None else 0
         weights = self.workers.worker.weights.layout.size
         return {

@@ -24,6 +24,8 @@ class Workers(abc.ABC):
       source: gives the batches of the workers here.
     """
 
+    here = 1  # how many of them are in this process
+
     def __init__(self, count: int, worker: Worker, source: Any):
         self.count = count
         self.worker = worker
@@ -48,6 +50,14 @@ class Workers(abc.ABC):
           of: what travels, from one worker's snapshot.
           kind: what for, one of `fda_tf.comm.KINDS`.
         """
+
+    @abc.abstractmethod
+    def each(self, of: Callable[[Snapshot], tf.Tensor]) -> tf.Tensor:
+        """Returns `of(snapshot)` of each worker here, [here, ...]."""
+
+    @abc.abstractmethod
+    def mean_of(self, rows: tf.Tensor, kind: str) -> tf.Tensor:
+        """Returns the mean over all K workers of what `each` returned."""
 
     @abc.abstractmethod
     def assign(self, snapshot: Snapshot) -> None:

@@ -56,11 +56,10 @@ def reference_run(name, monitor, theta, workers=WORKERS, steps=STEPS):
 
 @pytest.mark.parametrize("name", fda_tf.MONITORS)
 def test_decides_and_ends_as_the_reference(name):
-    theta = THETAS[name]
-    run = simulate(fda_tf.VarianceThreshold(theta, name))
-    decisions, estimates, models = reference_run(
-        name, fda_tf.MONITORS[name](), theta
-    )
+    theta, monitor = THETAS[name], fda_tf.MONITORS[name]()
+    monitor.cascade = False  # whose estimates are the norm at first
+    run = simulate(fda_tf.VarianceThreshold(theta, monitor))
+    decisions, estimates, models = reference_run(name, monitor, theta)
     syncs = [s["step"] for s in run.syncs if s["cause"] == "threshold"]
     assert 2 <= len(syncs) < STEPS
     assert syncs == (np.flatnonzero(decisions) + 1).tolist()
@@ -138,7 +137,8 @@ def test_alone_there_is_nothing_to_check_or_count():
 
 
 def test_bytes_are_those_of_the_paper():
-    run = simulate(fda_tf.VarianceThreshold(THETAS["sketch"], "sketch"))
+    monitor = fda_tf.SketchMonitor(cascade=False)
+    run = simulate(fda_tf.VarianceThreshold(THETAS["sketch"], monitor))
     row, d = run.rows[-1], small.start().size
     assert row["state_bytes"] == STEPS * WORKERS * 4 * 1251
     assert row["paper_state_bytes"] == row["state_bytes"]

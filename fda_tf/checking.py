@@ -1,0 +1,163 @@
+"""The check: what the workers exchange after a step to learn whether to meet.
+
+    project the drift -> mean over workers -> estimate > theta?
+
+It costs a round trip, and for a sketch as many bytes as a small model. Three
+things make it cheaper, and none changes what a synchronisation does:
+
+* the **cascade** sends the squared norm alone until it exceeds theta once in
+  the round. No estimate is above the mean norm, so nothing is decided
+  otherwise than with the whole state at once;
+* **check_every** leaves out steps;
+* **overlap** sends the state of a step while the next one computes.
+"""
+
+import math
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from fda_tf import vectors
+from fda_tf.sync import VarianceThreshold
+from fda_tf.workers import Workers
+
+# The mean of the norms alone may differ from the same mean in a longer tensor
+# by the order of its K terms: by less than this share, up to K = 10,000.
+SLACK = 1e-3
+
+
+class Verdict(NamedTuple):
+    """What a check says of a step."""
+
+    estimate: tf.Tensor  # float32: of the variance; NaN without a check
+    crossed: tf.Tensor  # bool: whether it exceeds theta
+    finite: tf.Tensor  # bool: whether all drifts are
+
+
+def none() -> Verdict:
+    """Returns what is said of a step without a check."""
+    return Verdict(tf.constant(math.nan), tf.constant(False), tf.constant(True))
+
+
+class Check:
+    """Asks the workers for their states, and the monitor what they mean.
+
+    Args:
+      sync: the policy, with its monitor.
+      workers: the K workers.
+      w0: the variables that hold the last synchronised model.
+    """
+
+    def __init__(self, sync: VarianceThreshold, workers: Workers, w0: list):
+        self.monitor, self.workers, self._w0 = sync.monitor, workers, w0
+        self._every, self._overlap = sync.check_every, sync.overlap
+        self.monitor.build(workers.worker.weights.layout.bucket_sizes)
+        self._cascade = self.monitor.cascade and not sync.overlap
+        self.checks = _variable(0, tf.int64, "checks")
+        # Of this round: whether the norm has exceeded theta; the interval at
+        # which the next check is; and whether a state is on its way.
+        self._crossed = _variable(False, tf.bool, "crossed")
+        self._next = _variable(self._every.first, tf.int64, "next_check")
+        self._held = _variable(False, tf.bool, "held")
+        room = [workers.here, self.monitor.floats if self._overlap else 0]
+        self._states = _variable(tf.zeros(room), tf.float32, "states")
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """What it keeps: for checkpoints."""
+        kept = [self.checks, self._crossed, self._next]
+        return [*kept, self._held, self._states]
+
+    def begin(self, theta: tf.Tensor) -> Verdict:
+        """Says what the state of the last step means, when it overlaps."""
+        if not self._overlap:
+            return none()
+        verdict = none()
+        if self._held:
+            held = self._states.read_value()
+            mean_state = self.workers.mean_of(held, "state")
+            verdict = self._verdict(mean_state, theta)
+        return verdict
+
+    def end(
+        self, theta: tf.Tensor, interval: tf.Tensor, begun: Verdict
+    ) -> Verdict:
+        """Says whether to synchronise now, after a local step.
+
+        Args:
+          theta: the threshold.
+          interval: steps since the last synchronisation, this one included.
+          begun: what `begin` returned before the step.
+        """
+        verdict = begun
+        if interval >= self._next:
+            if self._overlap:
+                self._next.assign(self._every.next(interval, None, None))
+                self._states.assign(self.workers.each(self._state(theta)))
+                self._held.assign(True)
+            else:
+                mean_state = self._mean_state(theta)
+                verdict = self._verdict(mean_state, theta)
+                next_check = self._every.next(interval, mean_state[0], theta)
+                self._next.assign(next_check)
+        elif self._overlap:
+            self._held.assign(False)
+        return verdict
+
+    def synchronised(self) -> None:
+        """Begins a round: what is on its way is of no use any more."""
+        self._crossed.assign(False)
+        self._held.assign(False)
+        self._next.assign(self._every.first)
+
+    def _verdict(self, mean_state, theta) -> Verdict:
+        self.checks.assign_add(1)
+        return Verdict(
+            self.monitor.estimate(mean_state),
+            self.monitor.exceeds(mean_state, theta),
+            tf.reduce_all(tf.math.is_finite(mean_state)),
+        )
+
+    def _mean_state(self, theta):
+        """Returns the mean state; zeros after the norm where that will do."""
+        if not self._cascade:
+            return self._whole_state(theta)
+        rest = tf.zeros([self.monitor.floats - 1])
+        mean_state = tf.concat([[math.nan], rest], 0)
+        inside = tf.constant(False)
+        if not self._crossed:
+            (norm,) = self.workers.mean(self._norm, "state")
+            mean_state = tf.concat([norm, rest], 0)
+            inside = norm[0] <= theta * (1 - SLACK)  # not if it is NaN
+        if inside:
+            pass
+        else:
+            mean_state = self._whole_state(theta)
+            self._crossed.assign(True)
+        return mean_state
+
+    def _whole_state(self, theta):
+        state = self._state(theta)
+        return self.workers.mean(lambda s: [state(s)], "state")[0]
+
+    def _norm(self, snapshot):
+        drift = vectors.subtract(snapshot.weights, self._w0)
+        return [vectors.squared_norm(drift)[None]]
+
+    def _state(self, theta):
+        def state(snapshot):
+            drift = vectors.subtract(snapshot.weights, self._w0)
+            sent = self.monitor.state(drift, theta)
+            if sent.shape != [self.monitor.floats]:
+                raise ValueError(
+                    f"{self.monitor}.state returned the shape {sent.shape}, "
+                    f"but its `floats` is {self.monitor.floats}. Let them "
+                    "agree: the bytes are counted by them."
+                )
+            return sent
+
+        return state
+
+
+def _variable(value, dtype, name) -> tf.Variable:
+    return tf.Variable(value, dtype=dtype, trainable=False, name=name)

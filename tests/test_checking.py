@@ -1,0 +1,216 @@
+"""Checks that cost less: the cascade, fewer of them, and the overlap."""
+
+import types
+
+import numpy as np
+import pytest
+import reference
+import small
+import tensorflow as tf
+from runs import BATCH, STEPS, WORKERS, simulate
+
+import fda_tf
+from fda_tf import CheckWhenPossible, checking, data
+from fda_tf.worker import Snapshot
+
+THETA, FLOATS = 0.2, 1251
+
+
+def threshold(theta=THETA, monitor="sketch", **options):
+    return fda_tf.VarianceThreshold(theta, monitor, **options)
+
+
+def syncs_of(run):
+    return [s["step"] for s in run.syncs if s["cause"] == "threshold"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A run that sends the whole state at each check."""
+    return simulate(threshold(monitor=fda_tf.SketchMonitor(cascade=False)))
+
+
+def test_the_cascade_decides_as_the_plain_sketch(plain):
+    run = simulate(threshold())
+    assert 2 <= len(syncs_of(plain)) < STEPS
+    assert run.syncs == plain.syncs
+    np.testing.assert_array_equal(
+        small.flat(run.model), small.flat(plain.model)
+    )
+    # Until the norm has crossed in a round, the estimate is the norm itself.
+    assert np.all(run.variance >= plain.variance)
+
+
+def test_the_cascade_sends_what_its_rule_says(plain):
+    run = simulate(threshold())
+    floats, crossed = 0, False
+    for step in range(1, STEPS + 1):
+        if crossed:
+            floats += FLOATS
+        else:
+            # Above theta by the norm alone: then the whole state, too. A
+            # whole state's estimate is below the norm, which tells them apart.
+            crossed = _norms(plain)[step - 1] > THETA
+            floats += 1 + FLOATS * crossed
+        if step in syncs_of(plain):
+            crossed = False
+    assert run.rows[-1]["state_bytes"] == 4 * WORKERS * floats
+    assert run.rows[-1]["checks"] == STEPS
+    saved = plain.rows[-1]["state_bytes"] / run.rows[-1]["state_bytes"]
+    assert saved > 2
+
+
+def _norms(plain):
+    """Returns mean ||u||^2 at each step of the run, by NumPy alone."""
+    norms, models = [], [small.start().astype(np.float64)] * WORKERS
+    w0 = models[0]
+    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    for t in range(STEPS):
+        models = [_step(w, source, k, t) for k, w in enumerate(models)]
+        norms.append(np.mean([((w - w0) ** 2).sum() for w in models]))
+        if t + 1 in syncs_of(plain):
+            w0 = np.mean(models, axis=0)
+            models = [w0] * WORKERS
+    return norms
+
+
+def _step(w, source, k, t):
+    x, y = (part.numpy() for part in source.batch(k, t))
+    return w - small.RATE * reference.gradient(w, x, y)
+
+
+def _check_of(drifts, monitor):
+    """Returns a Check on workers whose drifts are given, w_0 being 0."""
+    snapshots = [Snapshot((tf.constant(u),), ()) for u in drifts]
+    layout = types.SimpleNamespace(bucket_sizes=(len(drifts[0]),))
+    workers = types.SimpleNamespace(
+        here=1,
+        worker=types.SimpleNamespace(
+            weights=types.SimpleNamespace(layout=layout)
+        ),
+        mean=lambda of, kind: [
+            sum(parts) / len(drifts)
+            for parts in zip(*map(of, snapshots), strict=True)
+        ],
+    )
+    w0 = [tf.Variable(tf.zeros(len(drifts[0])))]
+    return checking.Check(threshold(1.0, monitor), workers, w0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cascade_decides_alike_within_one_ulp_of_theta(seed):
+    random = np.random.default_rng(seed)
+    common = random.normal(size=40) * (seed % 3)
+    drifts = [
+        (common + random.normal(size=40)).astype(np.float32) for _ in range(3)
+    ]
+    monitors = [fda_tf.SketchMonitor(3, 8, seed, cascade=c) for c in (0, 1)]
+    plain, cascade = (_check_of(drifts, m) for m in monitors)
+    estimate = _crosses(plain, np.float32(0))[1]
+    norm = np.float32(np.mean([u @ u for u in drifts]))
+    for near in (estimate, norm):
+        below, above = np.nextafter(near, [-np.inf, np.inf], dtype=np.float32)
+        for theta in (below, near, above):
+            expected = bool(estimate > theta)
+            assert _crosses(plain, theta)[0] == expected
+            assert _crosses(cascade, theta)[0] == expected
+
+
+def _crosses(check, theta):
+    check.synchronised()
+    one = tf.constant(1, tf.int64)
+    verdict = check.end(tf.constant(theta), one, checking.none())
+    return bool(verdict.crossed), verdict.estimate.numpy()
+
+
+def test_a_bad_drift_is_seen_by_the_cascade():
+    drifts = [np.ones(4, np.float32), np.full(4, np.nan, np.float32)]
+    check = _check_of(drifts, fda_tf.SketchMonitor(3, 8))
+    one = tf.constant(1, tf.int64)
+    verdict = check.end(tf.constant(1.0), one, checking.none())
+    assert not bool(verdict.finite)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_overlap_is_late_by_one_step_and_nothing_else(every):
+    run = simulate(threshold(monitor="naive", overlap=True, check_every=every))
+    models = [small.start().astype(np.float64)] * WORKERS
+    w0, sent, interval, syncs, estimates = models[0], None, 0, [], []
+    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    for t in range(STEPS):
+        models = [_step(w, source, k, t) for k, w in enumerate(models)]
+        interval += 1
+        heard = sent  # the state of the step before
+        estimates.append(np.nan if heard is None else heard)
+        sent = None
+        if interval % every == 0:
+            sent = np.mean([((w - w0) ** 2).sum() for w in models])
+        if heard is not None and heard > THETA:
+            syncs.append(t + 1)
+            w0 = np.mean(models, axis=0)  # as they are
+            models, interval, sent = [w0] * WORKERS, 0, None
+    assert 2 <= len(syncs) < STEPS // 2
+    assert syncs_of(run) == syncs
+    np.testing.assert_allclose(run.variance, estimates, rtol=1e-4, atol=1e-5)
+    assert run.rows[-1]["checks"] == np.isfinite(estimates).sum()
+    np.testing.assert_allclose(
+        small.flat(run.model), np.mean(models, axis=0).ravel(), atol=1e-5
+    )
+
+
+def test_checks_every_r_steps_of_a_round():
+    run = simulate(threshold(monitor="naive", check_every=4))
+    checked = np.flatnonzero(np.isfinite(run.variance)) + 1
+    last, expected = 0, []
+    for step in range(1, STEPS + 1):
+        if (step - last) % 4 == 0:
+            expected.append(step)
+        if step in syncs_of(run):
+            last = step
+    assert checked.tolist() == expected
+    assert set(syncs_of(run)) <= set(expected)
+    assert run.rows[-1]["checks"] == len(expected)
+    assert run.rows[-1]["state_bytes"] == 4 * WORKERS * len(expected)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0, 4.0])
+@pytest.mark.parametrize("limit", [1, 3, 10])
+def test_a_crossing_is_found_within_the_limit(power, limit):
+    theta, policy = 1.0, CheckWhenPossible(limit)
+    for scale in (0.3, 0.1, 0.03):
+
+        def norm(t, scale=scale):  # ||u||^2 when ||u|| grows as t^power
+            return np.float32((scale * t**power) ** 2)
+
+        crossing = next(t for t in range(1, 10**5) if norm(t) > theta)
+        step = checks = policy.first
+        while norm(step) <= theta:
+            interval = tf.constant(step, tf.int64)
+            step = int(policy.next(interval, norm(step), theta))
+            checks += 1
+        assert step - crossing < limit
+        if power <= 1:  # drifts that grow no faster are found at once
+            assert step == crossing
+    assert checks <= crossing
+
+
+def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
+    policy, one = CheckWhenPossible(7), tf.constant(1, tf.int64)
+    assert int(policy.next(one, 0.0, 1.0)) == 8
+    assert int(policy.next(one, 1.0, np.inf)) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"check_every": 0}, "check_every=0: expected a whole number of steps"),
+        ({"overlap": 1}, "overlap=1: expected True or False"),
+        (
+            {"overlap": True, "check_every": CheckWhenPossible(4)},
+            "overlap=True with CheckWhenPossible",
+        ),
+    ],
+)
+def test_impossible_checks_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        threshold(**options)
