@@ -1,6 +1,6 @@
 """Federated Dynamic Averaging for Keras: many workers that rarely talk."""
 
-from fda_tf import launch, partition
+from fda_tf import launch, partition, thetas
 from fda_tf.callback import FDA, Averaging
 from fda_tf.callback_list import on_chief
 from fda_tf.checkpoint import Checkpoint
@@ -59,6 +59,7 @@ __all__ = [
     "partition",
     "shard",
     "simulate",
+    "thetas",
     "train",
 ]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
-from fda_tf import checks, monitors
+from fda_tf import checks, monitors, thetas
 
 
 class Clock(NamedTuple):
@@ -51,7 +51,7 @@ class Every:
     epochs: float | None = None
 
     monitor = None
-    theta = math.nan
+    theta = thetas.Without()
 
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):
@@ -168,8 +168,9 @@ class VarianceThreshold:
 
     Args:
       theta: at least 0, in squared units of the weights; infinity never
-        synchronises. Or a `keras.optimizers.schedules.LearningRateSchedule`,
-        which gives theta by the step.
+        synchronises. Or what sets it: a `fda_tf.thetas.ThetaSchedule`, a
+        `keras.optimizers.schedules.LearningRateSchedule` of the step, or a
+        name in `fda_tf.thetas.RULES`.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: an `Every`: the longest interval without a synchronisation.
       check_every: steps from one check to the next, or `CheckWhenPossible`.
@@ -189,19 +190,16 @@ class VarianceThreshold:
     Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025.
     """
 
-    theta: float | Schedule
+    theta: float | str | Schedule | thetas.ThetaSchedule
     monitor: str | monitors.Monitor = "sketch"
     cap: Every | None = None
     check_every: "int | CheckEvery | CheckWhenPossible" = 1
     overlap: bool = False
 
     def __post_init__(self):
-        what = "a number of at least 0, in squared units of the weights"
-        if isinstance(self.theta, Schedule):
-            checks.real("theta at step 0", float(self.theta(0)), 0.0, what)
-        else:
-            theta = checks.real("theta", self.theta, 0.0, what)
-            object.__setattr__(self, "theta", theta)
+        schedule = thetas.get(self.theta)  # refuses what is none
+        if isinstance(schedule, thetas.Fixed):
+            object.__setattr__(self, "theta", schedule.theta)
         if not (self.cap is None or isinstance(self.cap, Every)):
             raise ValueError(
                 f"cap={self.cap!r}: expected fda_tf.Every(steps=...) or "
@@ -223,9 +221,8 @@ class VarianceThreshold:
             )
 
     def __repr__(self) -> str:
-        theta = self.theta
-        if isinstance(theta, Schedule):
-            theta = f"{type(theta).__name__}({theta.get_config()})"
+        fixed = isinstance(self.theta, float)
+        theta = self.theta if fixed else thetas.get(self.theta)
         return (
             f"VarianceThreshold(theta={theta}, monitor={self.monitor}, "
             f"cap={self.cap}, check_every={self.check_every}, "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import checking, vectors
+from fda_tf import checking, thetas, vectors
 from fda_tf.checking import Check
 from fda_tf.server import Average
 from fda_tf.sync import Clock
@@ -70,9 +70,10 @@ class Loop:
         self.step = _counter("step")
         self.interval = _counter("interval")
         self.syncs = _counter("syncs")
-        theta = sync.theta(0) if callable(sync.theta) else sync.theta
+        self._schedule = thetas.get(sync.theta)
+        theta = self._schedule.start(group.layout.size)
         self.theta = tf.Variable(
-            float(theta), trainable=False, dtype=tf.float32, name="theta"
+            theta, trainable=False, dtype=tf.float32, name="theta"
         )
         sync.due(Clock(self.step, self.interval, epoch))  # refuses now
         signature = [tf.TensorSpec([], tf.int32)]
@@ -103,13 +104,13 @@ class Loop:
         Returns:
           (the last carry, a StepTrace of the steps done).
         """
-        estimates, thetas, causes = (
+        estimates, used, causes = (
             tf.TensorArray(dtype, size=steps, element_shape=[])
             for dtype in (tf.float32, tf.float32, tf.int32)
         )
         done, finite = tf.constant(0), tf.constant(True)
         while done < steps and finite and not self.workers.called():
-            thetas = thetas.write(done, self._set_theta())
+            used = used.write(done, self.theta.read_value())
             begun = self._begin_check()  # it may travel while we compute
             carry = local_step(carry)
             estimate, cause, finite = self._end_step(begun)
@@ -118,7 +119,7 @@ class Loop:
             done += 1
         return carry, StepTrace(
             estimates.stack()[:done],
-            thetas.stack()[:done],
+            used.stack()[:done],
             causes.stack()[:done],
             finite,
         )
@@ -139,21 +140,18 @@ class Loop:
     def _end_step(self, verdict):
         self.step.assign_add(1)
         self.interval.assign_add(1)
+        step, interval = self.step.read_value(), self.interval.read_value()
+        theta = self.theta.read_value()
         if self.check is not None:
-            theta = self.theta.read_value()
-            verdict = self.check.end(theta, self.interval.read_value(), verdict)
+            verdict = self.check.end(theta, interval, verdict)
         estimate, crossed, finite = verdict
-        due = self._due()
-        cause = tf.where(crossed, 1, tf.where(due, 2, 0))
+        cause = tf.where(crossed, 1, tf.where(self._due(), 2, 0))
         if finite and cause > 0:
             finite = self._synchronise()
+            theta = self._schedule.synchronised(theta, step, interval, estimate)
+            interval = tf.zeros_like(interval)
+        self.theta.assign(self._schedule.after_step(theta, step, interval))
         return estimate, cause, finite
-
-    def _set_theta(self):
-        """Puts theta where the schedule has it; returns it."""
-        if callable(self.sync.theta):
-            self.theta.assign(self.sync.theta(self.step.read_value()))
-        return self.theta.read_value()
 
     def _due(self):
         """Returns whether a synchronisation is due by the clock."""

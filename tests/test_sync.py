@@ -64,7 +64,7 @@ def test_unknown_epochs_are_refused():
         (lambda: fda_tf.Every(epochs=math.nan), "above 0"),
         (lambda: fda_tf.VarianceThreshold(-1.0), "theta=-1.0: expected"),
         (lambda: fda_tf.VarianceThreshold(math.nan), "theta=nan: expected"),
-        (lambda: fda_tf.VarianceThreshold("1"), "theta='1': expected"),
+        (lambda: fda_tf.VarianceThreshold("1"), "Unknown rule '1' for theta"),
         (lambda: fda_tf.VarianceThreshold(1, "sum"), "Unknown monitor 'sum'"),
         (lambda: fda_tf.VarianceThreshold(1, cap=5), "cap=5: expected"),
     ],
