@@ -25,6 +25,8 @@ from fda_tf.sync import (
     CheckWhenPossible,
     Every,
     EveryStep,
+    PostLocal,
+    QuadraticRule,
     VarianceThreshold,
 )
 from fda_tf.trainer import Trainer
@@ -46,6 +48,8 @@ __all__ = [
     "Monitor",
     "NaiveMonitor",
     "Plan",
+    "PostLocal",
+    "QuadraticRule",
     "Replicas",
     "ServerOptimizer",
     "Shard",

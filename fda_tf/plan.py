@@ -13,7 +13,7 @@ import tensorflow as tf
 from fda_tf import checks
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.server import Average, ServerOptimizer
-from fda_tf.sync import Every, VarianceThreshold
+from fda_tf.sync import Policy, VarianceThreshold
 from fda_tf.training import STATISTICS
 
 
@@ -95,10 +95,11 @@ def check_parts(
     sync: Any, server: Any, statistics: str, checkpoint: Any = None
 ) -> None:
     """Raises ValueError unless an algorithm can be made of these parts."""
-    if not isinstance(sync, (Every, VarianceThreshold)):
+    if not isinstance(sync, Policy):
         raise ValueError(
             f"sync={sync!r}: expected fda_tf.VarianceThreshold(...), "
-            "fda_tf.Every(...) or fda_tf.EveryStep()."
+            "fda_tf.Every(...), fda_tf.EveryStep() or another policy of "
+            "fda_tf.sync."
         )
     if not isinstance(server, (Average, ServerOptimizer)):
         raise ValueError(

@@ -24,8 +24,23 @@ class Clock(NamedTuple):
     epoch: Fraction | None  # steps in a global epoch, n / (B K), if known
 
 
+class Policy:
+    """What a sync policy has: `due`, a `monitor` or None, and its `theta`."""
+
+    def due(self, clock: Clock) -> tf.Tensor | bool:
+        """Returns whether a synchronisation is due by the clock."""
+        raise NotImplementedError
+
+
+class ByClock(Policy):
+    """A policy that needs no check."""
+
+    monitor = None
+    theta = thetas.Without()
+
+
 @dataclasses.dataclass(frozen=True)
-class Every:
+class Every(ByClock):
     """Synchronises every H steps (local SGD) or every E epochs (FedAvg).
 
     Epochs are global: one epoch is n / (B K) steps, and the
@@ -49,9 +64,6 @@ class Every:
 
     steps: int | None = None
     epochs: float | None = None
-
-    monitor = None
-    theta = thetas.Without()
 
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):
@@ -163,7 +175,92 @@ class CheckWhenPossible:
 
 
 @dataclasses.dataclass(frozen=True)
-class VarianceThreshold:
+class QuadraticRule(ByClock):
+    """Synchronises every H = max(H0, floor((a / lr)^2)) steps: QSR.
+
+    lr is the learning rate at the beginning of the round: as it falls, rounds
+    grow longer.
+
+    Args:
+      rate: the optimizer's learning rate, above 0: a number, or its
+        `keras.optimizers.schedules.LearningRateSchedule`.
+      growth: a, above 0, in units of the rate.
+      least: H0, steps, at least 1.
+
+    Raises:
+      ValueError: for numbers out of their range.
+
+    Example:
+      >>> rule = QuadraticRule(rate=0.1, growth=0.25, least=4)
+      >>> [bool(rule.due(Clock(t, t, None))) for t in (5, 6)]
+      [False, True]
+
+    Source: Gu et al., A Quadratic Synchronization Rule for Distributed Deep
+    Learning, ICLR 2024 (arXiv 2310.14423).
+    """
+
+    rate: float | Schedule
+    growth: float
+    least: int = 1
+
+    def __post_init__(self):
+        first = self.rate
+        if isinstance(first, Schedule):
+            first = float(first(0))
+        checks.real("QuadraticRule: rate", first, 1e-30, "a number above 0")
+        checks.real("QuadraticRule: growth", self.growth, 0.0, "at least 0")
+        least = checks.count("QuadraticRule: least", self.least, "steps")
+        object.__setattr__(self, "least", least)
+
+    def due(self, clock):
+        """Returns whether the round is as long as its rate asks for."""
+        rate = self.rate
+        if isinstance(rate, Schedule):
+            rate = tf.cast(rate(clock.step - clock.interval), tf.float32)
+        steps = tf.floor(tf.square(self.growth / rate) + 1e-4)
+        longest = tf.maximum(steps, float(self.least))
+        return tf.cast(clock.interval, tf.float32) >= longest
+
+
+@dataclasses.dataclass(frozen=True)
+class PostLocal(ByClock):
+    """Synchronises every step at first, later by another policy.
+
+    Args:
+      first: steps that end with a synchronisation each, at least 1.
+      then: an `Every`, for the steps after them.
+
+    Raises:
+      ValueError: for numbers out of their range.
+
+    Example:
+      >>> post_local = PostLocal(first=3, then=Every(steps=2))
+      >>> [bool(post_local.due(Clock(s, i, None)))
+      ...  for s, i in ((2, 1), (3, 1), (4, 1), (5, 2))]
+      [True, True, False, True]
+
+    Source: Lin et al., Don't Use Large Mini-Batches, Use Local SGD, ICLR 2020.
+    """
+
+    first: int
+    then: Every
+
+    def __post_init__(self):
+        first = checks.count("PostLocal: first", self.first, "steps")
+        object.__setattr__(self, "first", first)
+        if not isinstance(self.then, Every):
+            raise ValueError(
+                f"PostLocal: then={self.then!r}: expected fda_tf.Every(...)."
+            )
+
+    def due(self, clock):
+        """Returns whether it is early, or due by the later policy."""
+        early = tf.convert_to_tensor(clock.step <= self.first)
+        return tf.logical_or(early, self.then.due(clock))
+
+
+@dataclasses.dataclass(frozen=True)
+class VarianceThreshold(Policy):
     """Synchronises when the estimated model variance exceeds theta: FDA.
 
     Args:

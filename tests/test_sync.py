@@ -3,7 +3,9 @@
 import math
 from fractions import Fraction
 
+import keras
 import pytest
+import tensorflow as tf
 
 import fda_tf
 from fda_tf import sync
@@ -72,3 +74,31 @@ def test_unknown_epochs_are_refused():
 def test_impossible_policies_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_qsr_makes_rounds_longer_as_the_rate_falls():
+    rates = [0.4] * 6 + [0.1] * 40 + [0.05] * 60
+
+    class Steps(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return tf.gather(rates, step)
+
+    policy = fda_tf.QuadraticRule(Steps(), growth=0.2, least=2)
+    # (0.2 / 0.4)^2 = 0.25, so H0 = 2; then (0.2 / 0.1)^2 = 4; then 16.
+    early = [2, 4, 6]
+    middle = [10, 14, 18, 22, 26, 30, 34, 38, 42, 46]
+    assert due(policy, 100) == [*early, *middle, 62, 78, 94]
+
+
+def test_post_local_begins_with_every_step():
+    policy = fda_tf.PostLocal(first=3, then=fda_tf.Every(steps=4))
+    assert due(policy, 15) == [1, 2, 3, 7, 11, 15]
+
+
+def test_rules_without_a_meaning_are_refused():
+    with pytest.raises(ValueError, match="rate=0: expected a number above 0"):
+        fda_tf.QuadraticRule(rate=0, growth=1)
+    with pytest.raises(ValueError, match="least=0: expected a whole number"):
+        fda_tf.QuadraticRule(rate=0.1, growth=1, least=0)
+    with pytest.raises(ValueError, match="then=4: expected fda_tf.Every"):
+        fda_tf.PostLocal(first=3, then=4)
