@@ -6,7 +6,8 @@ It costs a round trip, and for a sketch as many bytes as a small model. Three
 things make it cheaper, and none changes what a synchronisation does:
 
 * the **cascade** sends the squared norm alone until it exceeds theta once in
-  the round. No estimate is above the mean norm, so nothing is decided
+  the round, then a few floats more, and the whole state only when a bound by
+  those exceeds theta. No estimate is above its bounds, so nothing is decided
   otherwise than with the whole state at once;
 * **check_every** leaves out steps;
 * **overlap** sends the state of a step while the next one computes.
@@ -21,8 +22,8 @@ from fda_tf import vectors
 from fda_tf.sync import VarianceThreshold
 from fda_tf.workers import Workers
 
-# The mean of the norms alone may differ from the same mean in a longer tensor
-# by the order of its K terms: by less than this share, up to K = 10,000.
+# Bounds are held against theta with this share of the norm to spare, as sums
+# in another order round otherwise: by less than it, up to K = 10,000.
 SLACK = 1e-3
 
 
@@ -54,9 +55,12 @@ class Check:
         self.monitor.build(workers.worker.weights.layout.bucket_sizes)
         self._cascade = self.monitor.cascade and not sync.overlap
         self.checks = _variable(0, tf.int64, "checks")
-        # Of this round: whether the norm has exceeded theta; the interval at
-        # which the next check is; and whether a state is on its way.
+        # Of this round: whether the norm has exceeded theta, the last state
+        # was a whole one, theta is near; the interval at which the next check
+        # is; and whether a state is on its way.
         self._crossed = _variable(False, tf.bool, "crossed")
+        self._whole = _variable(False, tf.bool, "whole")
+        self._near = _variable(False, tf.bool, "near")
         self._next = _variable(self._every.first, tf.int64, "next_check")
         self._held = _variable(False, tf.bool, "held")
         room = [workers.here, self.monitor.floats if self._overlap else 0]
@@ -65,8 +69,8 @@ class Check:
     @property
     def variables(self) -> list[tf.Variable]:
         """What it keeps: for checkpoints."""
-        kept = [self.checks, self._crossed, self._next]
-        return [*kept, self._held, self._states]
+        cascade = [self._crossed, self._whole, self._near]
+        return [self.checks, *cascade, self._next, self._held, self._states]
 
     def begin(self, theta: tf.Tensor) -> Verdict:
         """Says what the state of the last step means, when it overlaps."""
@@ -106,7 +110,8 @@ class Check:
 
     def synchronised(self) -> None:
         """Begins a round: what is on its way is of no use any more."""
-        self._crossed.assign(False)
+        for flag in (self._crossed, self._whole, self._near):
+            flag.assign(False)
         self._held.assign(False)
         self._next.assign(self._every.first)
 
@@ -119,9 +124,9 @@ class Check:
         )
 
     def _mean_state(self, theta):
-        """Returns the mean state; zeros after the norm where that will do."""
+        """Returns the mean state, or [an upper bound, 0, ...] that will do."""
         if not self._cascade:
-            return self._whole_state(theta)
+            return self._exchange(lambda state: state, theta)
         rest = tf.zeros([self.monitor.floats - 1])
         mean_state = tf.concat([[math.nan], rest], 0)
         inside = tf.constant(False)
@@ -129,16 +134,27 @@ class Check:
             (norm,) = self.workers.mean(self._norm, "state")
             mean_state = tf.concat([norm, rest], 0)
             inside = norm[0] <= theta * (1 - SLACK)  # not if it is NaN
+            self._crossed.assign(tf.where(inside, False, True))
+        elif not self._near:
+            part = self._exchange(self.monitor.short, theta)
+            bound = self.monitor.bound(part)
+            mean_state = tf.concat([[bound], rest], 0)
+            inside = bound + SLACK * part[0] <= theta
+            # Twice in a row: theta is near, and another round trip is not
+            # worth the bytes.
+            twice = tf.logical_and(self._whole, tf.where(inside, False, True))
+            self._near.assign(twice)
         if inside:
-            pass
+            self._whole.assign(False)
         else:
-            mean_state = self._whole_state(theta)
-            self._crossed.assign(True)
+            mean_state = self._exchange(lambda state: state, theta)
+            self.monitor.learn(mean_state)
+            self._whole.assign(True)
         return mean_state
 
-    def _whole_state(self, theta):
+    def _exchange(self, part, theta):
         state = self._state(theta)
-        return self.workers.mean(lambda s: [state(s)], "state")[0]
+        return self.workers.mean(lambda s: [part(state(s))], "state")[0]
 
     def _norm(self, snapshot):
         drift = vectors.subtract(snapshot.weights, self._w0)

@@ -44,7 +44,7 @@ class Monitor(abc.ABC):
     """
 
     floats = 1  # numbers in a state
-    cascade = False  # whether to send the norm alone while it will do
+    cascade = False  # whether to send less first; see `SketchMonitor`
     variables: Sequence[tf.Variable] = ()  # what it learns: for checkpoints
 
     def build(self, sizes: Sequence[int]) -> None:
@@ -67,6 +67,18 @@ class Monitor(abc.ABC):
     def exceeds(self, mean_state: tf.Tensor, theta: tf.Tensor) -> tf.Tensor:
         """Returns whether to synchronise, a boolean scalar."""
         return self.estimate(mean_state) > theta
+
+    def short(self, state: tf.Tensor) -> tf.Tensor:
+        """Returns a part of a state, linear in it, for the cascade."""
+        return state[:1]
+
+    def bound(self, mean_short: tf.Tensor) -> tf.Tensor:
+        """Returns what no estimate exceeds, from the mean of the parts."""
+        return mean_short[0]
+
+    def learn(self, mean_state: tf.Tensor) -> None:
+        """Learns from a whole mean state what makes the next bound tight."""
+        del mean_state
 
     def synchronised(self, new: Vector, old: Vector) -> None:
         """Learns that w_0 moved from `old` to `new`."""
@@ -151,15 +163,25 @@ class SketchMonitor(Monitor):
 
     M2, the median over the sketch's rows of the row's sum of squares, is
     ||mean u||^2 within eps = 1 / sqrt(width); the division makes it a lower
-    bound with high probability. Sends 1 + depth x width floats; with the
-    cascade, only the norm until it exceeds theta once in the round. No
-    estimate is above the norm, so the decisions are the same.
+    bound with high probability. Sends 1 + depth x width floats.
+
+    With the cascade it sends less, and decides the same. Until the mean norm
+    exceeds theta once in a round, it sends the norm alone: no estimate is
+    above it. Then the norm and, for each row r of the sketch, one number
+    <q_r, row_r>, with q_r the direction of row r in the last whole mean
+    sketch. As ||row_r||^2 >= <q_r, row_r>^2 for any unit vector, and medians
+    keep the order,
+
+        estimate <= mean ||u||^2 - median_r <q_r, row_r>^2 / (1 + eps),
+
+    and the whole sketch follows only when this bound exceeds theta. The mean
+    drift turns slowly, so the bound is tight for many steps.
 
     Args:
       depth: rows, odd.
       width: numbers in a row, at least 2.
       seed: of the sketch; equal on all workers.
-      cascade: whether to send the norm alone while it will do.
+      cascade: whether to send the whole sketch only when it can matter.
 
     Raises:
       ValueError: for a depth that is not odd or a width below 2.
@@ -189,6 +211,13 @@ class SketchMonitor(Monitor):
             sketch.AMSSketch(size, self.depth, self.width, [self.seed, i])
             for i, size in enumerate(sizes)
         ]
+        directions = tf.zeros([self.depth, self.width])
+        self._directions = tf.Variable(directions, trainable=False, name="q")
+
+    @property
+    def variables(self):
+        """The directions q of the sketch's rows."""
+        return [self._directions]
 
     def state(self, drift, theta):
         parts = [
@@ -198,9 +227,25 @@ class SketchMonitor(Monitor):
         return tf.concat([vectors.squared_norm(drift)[None], flat], 0)
 
     def estimate(self, mean_state):
-        rows = tf.reshape(mean_state[1:], [self.depth, self.width])
+        rows = self._rows(mean_state)
         eps = self.width**-0.5
         return mean_state[0] - sketch.squared_norm(rows) / (1.0 + eps)
+
+    def short(self, state):
+        along = tf.reduce_sum(self._directions * self._rows(state), 1)
+        return tf.concat([state[:1], along], 0)
+
+    def bound(self, mean_short):
+        # `squared_norm` of rows of one number is the median of their squares.
+        least = sketch.squared_norm(mean_short[1:, None])
+        return mean_short[0] - least / (1.0 + self.width**-0.5)
+
+    def learn(self, mean_state):
+        rows = self._rows(mean_state)
+        self._directions.assign(tf.math.l2_normalize(rows, 1, epsilon=1e-30))
+
+    def _rows(self, state):
+        return tf.reshape(state[1:], [self.depth, self.width])
 
 
 class ExactMonitor(Monitor):

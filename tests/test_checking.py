@@ -34,44 +34,65 @@ def test_the_cascade_decides_as_the_plain_sketch(plain):
     run = simulate(threshold())
     assert 2 <= len(syncs_of(plain)) < STEPS
     assert run.syncs == plain.syncs
-    np.testing.assert_array_equal(
-        small.flat(run.model), small.flat(plain.model)
-    )
-    # Until the norm has crossed in a round, the estimate is the norm itself.
-    assert np.all(run.variance >= plain.variance)
+    assert np.array_equal(small.flat(run.model), small.flat(plain.model))
+    # What it shows where less will do are bounds.
+    assert np.all(run.variance >= plain.variance - 1e-5)
 
 
 def test_the_cascade_sends_what_its_rule_says(plain):
     run = simulate(threshold())
-    floats, crossed = 0, False
-    for step in range(1, STEPS + 1):
-        if crossed:
-            floats += FLOATS
-        else:
-            # Above theta by the norm alone: then the whole state, too. A
-            # whole state's estimate is below the norm, which tells them apart.
-            crossed = _norms(plain)[step - 1] > THETA
-            floats += 1 + FLOATS * crossed
-        if step in syncs_of(plain):
-            crossed = False
-    assert run.rows[-1]["state_bytes"] == 4 * WORKERS * floats
+    expected = 0
+    for rounds in _rounds(plain):
+        near = whole = crossed = False
+        directions = None
+        for norm, rows in rounds:
+            if not crossed:
+                expected += 1
+                inside = norm <= THETA
+                crossed = not inside
+            elif not near:
+                expected += 1 + len(rows)
+                along = np.sum(directions * rows, axis=1)
+                bound = norm - np.median(along**2) / (1 + rows.shape[1] ** -0.5)
+                inside = bound <= THETA
+                near = whole and not inside
+            else:
+                inside = False
+            if not inside:
+                expected += FLOATS
+                lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+                directions = rows / lengths
+            whole = not inside
+    assert run.rows[-1]["state_bytes"] == 4 * WORKERS * expected
     assert run.rows[-1]["checks"] == STEPS
     saved = plain.rows[-1]["state_bytes"] / run.rows[-1]["state_bytes"]
     assert saved > 2
 
 
-def _norms(plain):
-    """Returns mean ||u||^2 at each step of the run, by NumPy alone."""
-    norms, models = [], [small.start().astype(np.float64)] * WORKERS
-    w0 = models[0]
+def _rounds(plain):
+    """Yields (mean ||u||^2, mean sketch) of each step of a round, by NumPy."""
+    models = [small.start().astype(np.float64)] * WORKERS
+    w0, done = models[0], []
+    matrix = _matrix(w0.size)
     source = data.ArraySource(small.shards(WORKERS), BATCH)
     for t in range(STEPS):
         models = [_step(w, source, k, t) for k, w in enumerate(models)]
-        norms.append(np.mean([((w - w0) ** 2).sum() for w in models]))
+        drifts = [(w - w0).ravel() for w in models]
+        norm = np.mean([u @ u for u in drifts])
+        done.append((norm, (matrix @ np.mean(drifts, axis=0)).reshape(5, 250)))
         if t + 1 in syncs_of(plain):
-            w0 = np.mean(models, axis=0)
+            yield done
+            w0, done = np.mean(models, axis=0), []
             models = [w0] * WORKERS
-    return norms
+    yield done
+
+
+def _matrix(size):
+    """Returns the sketch as a matrix: what it makes of each unit vector."""
+    monitor = fda_tf.SketchMonitor()
+    monitor.build([size])
+    states = [monitor.state([u], 0.0) for u in tf.eye(size)]
+    return np.stack([state[1:].numpy() for state in states], axis=1)
 
 
 def _step(w, source, k, t):
@@ -114,13 +135,37 @@ def test_the_cascade_decides_alike_within_one_ulp_of_theta(seed):
             expected = bool(estimate > theta)
             assert _crosses(plain, theta)[0] == expected
             assert _crosses(cascade, theta)[0] == expected
+            # And when it knows directions from a state of this round.
+            assert _crosses(cascade, theta, first=np.float32(0))[0] == expected
 
 
-def _crosses(check, theta):
+def _crosses(check, theta, first=None):
+    """Returns (whether, estimate) in a new round, maybe after a crossing."""
+    one, none = tf.constant(1, tf.int64), checking.none()
     check.synchronised()
-    one = tf.constant(1, tf.int64)
-    verdict = check.end(tf.constant(theta), one, checking.none())
+    if first is not None:
+        check.end(tf.constant(first), one, none)
+        one += 1
+    verdict = check.end(tf.constant(theta), one, none)
     return bool(verdict.crossed), verdict.estimate.numpy()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_estimate_is_above_its_bound(seed):
+    random = np.random.default_rng(seed)
+    monitor = fda_tf.SketchMonitor(5, 16, seed)
+    monitor.build([300])
+    old, new = random.normal(size=(2, 300)).astype(np.float32)
+    turned = old + seed / 10 * new  # from the same direction to any other
+    monitor.learn(monitor.state([tf.constant(old)], 0.0))
+    state = monitor.state([tf.constant(turned)], 0.0)
+    bound, estimate = (
+        monitor.bound(monitor.short(state)),
+        monitor.estimate(state),
+    )
+    assert float(bound) >= float(estimate) - 1e-4 * float(state[0])
+    if not seed:  # the very direction that it has learnt
+        np.testing.assert_allclose(bound, estimate, rtol=1e-4)
 
 
 def test_a_bad_drift_is_seen_by_the_cascade():
