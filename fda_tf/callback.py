@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from fda_tf import plan
 from fda_tf import replicas as replicas_lib
-from fda_tf.callback_list import on_chief
+from fda_tf.callback_list import on_chief, put_first
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.fitting import Fit, Made
 from fda_tf.monitors import Monitor
@@ -99,6 +99,10 @@ class Averaging(keras.callbacks.Callback):
     # What Keras calls. Ours is the first place in its list of callbacks; what
     # has to follow all the others is done by the one that Fit puts last.
 
+    def set_params(self, params):
+        super().set_params(params)
+        put_first(self)
+
     def on_train_begin(self, logs=None):
         if self._fit is not None:
             self._fit.leave()  # an exception may have ended the one before
@@ -111,13 +115,24 @@ class Averaging(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Nothing: with it, Keras calls the others' in turn, not in threads."""
 
+    def on_test_batch_end(self, batch, logs=None):
+        """Nothing, for the same."""
+
+    def on_train_end(self, logs=None):
+        self._fit.before_end()
+
     def on_test_begin(self, logs=None):
         if self._fit is not None:
-            self._fit.validating = True
+            self._fit.begin_validation()
 
     def on_test_end(self, logs=None):
         if self._fit is not None:
-            self._fit.validating = False
+            self._fit.end_validation()
+
+    def fit_ended(self, fit: Fit) -> None:
+        """Forgets a fit: what it used may be large."""
+        if self._fit is fit:
+            self._fit = None
 
 
 class FDA(Averaging):

@@ -46,6 +46,17 @@ def on_chief(
     return callback if replicas.is_chief else Callback()
 
 
+def put_first(callback: Callback) -> None:
+    """Puts a callback first in the list that Keras is going through.
+
+    So those which were before it are not called without it from then on.
+    """
+    with contextlib.suppress(ValueError):  # it is refused when fit begins
+        callbacks = _list_with(callback)
+        others = [c for c in callbacks if c is not callback]
+        callbacks[:] = [callback, *others]
+
+
 class Arranged:
     """Keras' list of callbacks, rearranged in place until `restore`.
 
@@ -123,6 +134,17 @@ def _list_with(callback: Callback) -> list[Callback]:
         f"{type(callback).__name__} was not called by model.fit. Give it in "
         "fit(callbacks=[...]) itself, not inside another callback."
     )
+
+
+def epoch_iterator() -> Any:
+    """Returns what deals out the data in the `fit` that calls us, or None."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        found = frame.f_locals.get("epoch_iterator")
+        if frame.f_code.co_name == "fit" and found is not None:
+            return found
+        frame = frame.f_back
+    return None
 
 
 def _refuse(others: list[Callback], ours: type) -> None:

@@ -8,9 +8,10 @@ import time
 import keras
 import numpy as np
 
-from fda_tf import monitors, saved, vectors
+from fda_tf import monitors, sync_table, vectors
 from fda_tf.plan import Plan
 from fda_tf.preemption import Preemption
+from fda_tf.state import State
 from fda_tf.training import CAUSES, Loop
 from fda_tf.workers import Workers
 
@@ -59,6 +60,8 @@ class Recorder:
         self._theta: list[np.ndarray] = []
         self._last_sync, self._stopped = 0, False
         self._preemption = Preemption()
+        self._state: State | None = None
+        self._saved_at = -1  # the step of the last checkpoint
         self._calls = self._timed_steps = 0
         self._timed_seconds = 0.0
         self._start = time.perf_counter()
@@ -70,8 +73,10 @@ class Recorder:
                 until_the_end.enter_context(self._preemption.watch())
                 self._go_on()
             self._train()
-            if self.plan.checkpoint:  # more steps may follow some day
-                self._save()
+            if self.plan.checkpoint:
+                self._save()  # more steps may follow some day
+                if self.loop.workers.agree(self._preemption.came):
+                    raise SystemExit(0)
         self._finish()
         return self.history
 
@@ -100,38 +105,39 @@ class Recorder:
         every = self.plan.checkpoint.every
         return int(self.loop.step) % every == 0 if every else evaluated
 
-    def _variables(self) -> dict:
-        return self.loop.workers.variables() | self.loop.variables()
-
     def _save(self) -> None:
-        history = [
-            np.concatenate(parts or [np.zeros(0, np.float32)])
-            for parts in (self._variance, self._theta)
-        ]
+        step = int(self.loop.step)
+        if step == self._saved_at:
+            return
+        self._saved_at = step
         facts = {
             "rows": self.history.rows,
-            "syncs": self.history.syncs,
-            "last_sync": self._last_sync,
             "stopped": self._stopped,
             "seconds": time.perf_counter() - self._start,
         }
-        variables = self._variables() | {"history": history}
-        saved.save(self.plan.checkpoint, self.loop, variables, facts)
+        arrays = [
+            np.concatenate(parts or [np.zeros(0, np.float32)])
+            for parts in (self._variance, self._theta)
+        ]
+        arrays += sync_table.to_arrays(self.history.syncs)
+        self._state.save(self.plan.checkpoint, facts, arrays)
 
     def _go_on(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
-        checkpoint, loop = self.plan.checkpoint, self.loop
-        found = saved.go_on(checkpoint, loop, self._variables())
+        loop = self.loop
+        self._state = State(loop, loop.workers.variables() | loop.variables())
+        found = self._state.go_on(self.plan.checkpoint)
         if found is None:
             return
+        variance, theta, *syncs = found.history()
+        self._variance, self._theta = [variance], [theta]
+        for sync in sync_table.from_arrays(syncs):
+            self._note_synchronisation(**sync)
         self.history.rows[:] = found.facts["rows"]
-        self.history.syncs[:] = found.facts["syncs"]
-        self._variance = [found.arrays["history/0"]]
-        self._theta = [found.arrays["history/1"]]
-        self._last_sync = found.facts["last_sync"]
         self._stopped = found.facts["stopped"]
         self._start -= found.facts["seconds"]
-        loop.workers.source.skip(int(loop.step))
+        self._saved_at = found.step
+        loop.workers.source.skip(found.step)
 
     def _end_if_preempted(self) -> None:
         """Saves and ends the process when a worker has got SIGTERM."""
@@ -197,18 +203,24 @@ class Recorder:
             )
 
     def _synchronised(self, step: int, cause: str, estimate: float) -> None:
-        exact = isinstance(self.loop.monitor, monitors.ExactMonitor)
-        done = {
-            "step": int(step),
-            "interval": int(step) - self._last_sync,
-            "cause": cause,
-            "estimate": float(estimate),
-            "exact": float(estimate) if exact else math.nan,
-        }
-        self.history.syncs.append(done)
+        done = self._note_synchronisation(int(step), cause, float(estimate))
         if self.plan.on_synchronisation:
             self.plan.on_synchronisation(done)
-        self._last_sync = int(step)
+
+    def _note_synchronisation(
+        self, step: int, cause: str, estimate: float
+    ) -> dict:
+        exact = isinstance(self.loop.monitor, monitors.ExactMonitor)
+        done = {
+            "step": step,
+            "interval": step - self._last_sync,
+            "cause": cause,
+            "estimate": estimate,
+            "exact": estimate if exact else math.nan,
+        }
+        self.history.syncs.append(done)
+        self._last_sync = step
+        return done
 
     def _row(self) -> dict:
         done = [part for part in self._variance if len(part)]

@@ -1,7 +1,6 @@
 """The variance, theta and each synchronisation, for TensorBoard."""
 
 import os
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -21,28 +20,29 @@ class Points:
         folder = os.path.join(log_dir, "train")
         self._writer = tf.summary.create_file_writer(folder)
 
-    def write(self, first: int, trace: Any) -> None:
-        """Writes what some steps did.
+    def checks(
+        self, first: int, estimates: np.ndarray, thetas: np.ndarray
+    ) -> None:
+        """Writes the checks of some steps.
 
         Args:
           first: the number of the first step, from 1.
-          trace: their `StepTrace`.
+          estimates: of the variance, [steps]; NaN where there was no check.
+          thetas: [steps].
         """
-        steps = zip(
-            trace.estimate.numpy(),
-            trace.theta.numpy(),
-            trace.cause.numpy(),
-            strict=True,
-        )
         with self._writer.as_default():
-            for step, (estimate, theta, cause) in enumerate(steps, first):
+            both = zip(estimates, thetas, strict=True)
+            for step, (estimate, theta) in enumerate(both, first):
                 if np.isfinite(estimate):
                     tf.summary.scalar("fda/variance", estimate, step)
                 if np.isfinite(theta):
                     tf.summary.scalar("fda/theta", theta, step)
-                if cause:
-                    height = estimate if np.isfinite(estimate) else 0.0
-                    tf.summary.scalar("fda/synchronisation", height, step)
+
+    def synchronisation(self, step: int, estimate: float) -> None:
+        """Writes a synchronisation."""
+        height = estimate if np.isfinite(estimate) else 0.0
+        with self._writer.as_default():
+            tf.summary.scalar("fda/synchronisation", height, step)
 
     def close(self) -> None:
         """Ends the file."""

@@ -5,10 +5,14 @@ SLURM, or finds that there are none. What a `Replicas` offers is small: the
 mean of tensors over the processes, and a few eager conveniences made of it.
 """
 
+import atexit
 import contextlib
+import copy
 import faulthandler
 import json
 import os
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import context, environment, own_address, rendezvous
+from fda_tf import context, environment, lost, own_address, rendezvous
 
 
 class Replicas:
@@ -41,6 +45,7 @@ class Replicas:
         self.timeout = timeout
         self._strategy = strategy
         self._sums: dict[Any, Any] = {}  # a compiled sum for each signature
+        self._alone = False  # no exchange is possible any more
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the mean of each tensor over the processes, bit-equal on all.
@@ -75,7 +80,8 @@ class Replicas:
         """Returns every process's value, by way of JSON; eager."""
         text = np.frombuffer(json.dumps(value).encode(), np.uint8)
         sizes = self.gather(np.int32(len(text)))
-        row = np.zeros(sizes.max(), np.int32)
+        # A power of two, as each new size is another sum to be compiled.
+        row = np.zeros(1 << int(sizes.max()).bit_length(), np.int32)
         row[: len(text)] = text
         rows = self.gather(row).astype(np.uint8)
         return [
@@ -87,26 +93,43 @@ class Replicas:
     def lost_worker_in_words(self) -> Iterator[None]:
         """Says in words what TensorFlow says of a worker that is gone.
 
+        A sys.exit with a code, and Ctrl-C, end all others, too.
+
         Raises:
           RuntimeError: when another worker does not take part any more, or
             takes part in something else.
         """
-        lost = (
-            tf.errors.UnavailableError,
-            tf.errors.DeadlineExceededError,
-            tf.errors.AbortedError,
-        )
         try:
             yield
-        except (*lost, tf.errors.InternalError) as error:
-            strange = isinstance(error, tf.errors.InternalError)
-            if self.count == 1 or (strange and _ABORTED not in str(error)):
+        except tf.errors.OpError as error:
+            words = self._in_words(error)
+            if words is None:
                 raise
-            what = _OTHERWISE if strange else _LOST.format(self.timeout)
-            raise RuntimeError(
-                f"Worker {self.index} {what} All processes must be started "
-                f"again. TensorFlow says: {str(error).splitlines()[0][:200]}"
-            ) from error
+            self._alone = True
+            raise RuntimeError(words) from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            # With 0 ends who was preempted, as all have agreed.
+            if getattr(error, "code", 1):
+                self.give_up(error)
+            raise
+
+    def give_up(self, error: BaseException) -> None:
+        """Ends all other workers, by what they learn wherever they wait.
+
+        For an error that they cannot hear of at an exchange, after which no
+        exchange is possible any more.
+
+        Args:
+          error: what ends this worker; they say it, too.
+        """
+        if self.count == 1 or self._alone:
+            return
+        self._alone = True
+        # Of an error that all raise, some may yet have to hear.
+        time.sleep(LAST_WORDS_SECONDS)
+        # Where the chief is cut off, TensorFlow tries for ever.
+        with _exit_after(TELLING_SECONDS):
+            context.tell_all(lost.last_words(self.index, error))
 
     def sums(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sum of each tensor over the processes; eager."""
@@ -119,6 +142,36 @@ class Replicas:
                 [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
             )
         return self._sums[key](list(tensors))
+
+    def numbering(self) -> Any:
+        """Returns what `number_from` takes, as it is now."""
+        return copy.deepcopy(self._numbers())
+
+    def number_from(self, numbering: Any) -> None:
+        """Numbers the next exchanges as they were numbered from there on.
+
+        TensorFlow gives each exchange of a call a number when the call is
+        made. Of one that failed here, other workers still wait for them.
+        """
+        for group, numbers in numbering.items():
+            self._numbers()[group].update(numbers)
+
+    def _numbers(self) -> dict[int, dict[str, int]]:
+        if self._strategy is None:
+            return {}
+        # There is no public way; the tests fail where this one is none.
+        return self._strategy.extended._collective_keys._instance_key_table
+
+    def _in_words(self, error: tf.errors.OpError) -> str | None:
+        if self.count == 1:
+            return None  # alone nobody can be lost
+        chiefs = 0
+        if self._strategy is not None:
+            cluster = self._strategy.cluster_resolver.cluster_spec()
+            chiefs = len(cluster.as_dict().get("chief", []))
+        return lost.in_words(
+            error, self.index, self.addresses, chiefs, self.timeout
+        )
 
     def _reduce(self, tensors, op):
         if self._strategy is None:
@@ -137,16 +190,8 @@ class Replicas:
         return self._strategy.run(all_reduce, args=tuple(tensors))
 
 
-_LOST = (
-    "lost another worker: it was killed, cut off, failed, or was silent for "
-    "{:g} s (see its own output)."
-)
-_OTHERWISE = (
-    "exchanged something else than the others: another tf.distribute strategy "
-    "was used after fda_tf.connect(), or the workers run different scripts. "
-    "Make no strategy."
-)
-_ABORTED = "Collective ops is aborted"
+LAST_WORDS_SECONDS = 0.5
+TELLING_SECONDS = 5.0
 
 _connected: list[Replicas] = []
 
@@ -202,6 +247,7 @@ def connect(
             replicas = Replicas(index, addresses, strategy, timeout)
             replicas.sum(1)  # everyone is there
         _warn_of_strangers(replicas, closed)
+        atexit.register(_tell_at_exit, replicas)
     _connected.append(replicas)
     return replicas
 
@@ -258,6 +304,13 @@ def _exit_after(seconds: float) -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _tell_at_exit(replicas: Replicas) -> None:
+    """Tells the others, who may wait for us, of the error that ends us."""
+    error = getattr(sys, "last_value", None)  # that nobody has caught
+    if error is not None:
+        replicas.give_up(error)
 
 
 def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:

@@ -15,6 +15,7 @@ from fda_tf.checkpoint import Checkpoint
 from fda_tf.cluster import Cluster
 from fda_tf.plan import check_parts
 from fda_tf.server import Average
+from fda_tf.state import State
 from fda_tf.sync import VarianceThreshold
 from fda_tf.training import Loop
 from fda_tf.worker import Worker
@@ -92,6 +93,7 @@ class Trainer:
             agreement.agree_on(replicas, described)
             self.home = Cluster(self.worker, None, replicas)
         self.loop = Loop(self.home, sync, server, epoch, statistics)
+        self._state = State(self.loop, self._variables())
         self._step = tf.function(self._one_step, reduce_retracing=True)
         self._after_step = tf.function(self.loop.after_step)
 
@@ -162,28 +164,33 @@ class Trainer:
           **facts: what else to keep, as JSON can hold it.
         """
         with self.replicas.lost_worker_in_words():
-            variables = self.variables() | {"history": history}
-            return saved.save(checkpoint, self.loop, variables, facts)
+            return self._state.save(checkpoint, facts, history)
 
     def resume(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
-        """Goes on from the newest checkpoint of all workers.
+        """Goes on from the newest checkpoint of all workers; call it first.
+
+        When that was of another number of workers, all begin a new round from
+        the average of its models.
 
         Returns:
-          The facts that were given to `save`; None if there is none.
+          What was given to `save`, by name; None if there is none.
 
         Raises:
-          ValueError: when it is of another model.
+          ValueError: on every worker, when it is of another model, of other
+            settings, or damaged, or when the directory cannot be written.
         """
-        checkpoint.prepare()
         with self.replicas.lost_worker_in_words():
-            found = saved.go_on(checkpoint, self.loop, self.variables())
-        return found and found.facts
+            found = self._state.go_on(checkpoint)
+        if found is None:
+            return None
+        facts = {k: v for k, v in found.facts.items() if k != saved.OURS}
+        return facts | {"history": found.history()}
 
     def restore(self, found: saved.Saved) -> None:
         """Puts a checkpoint in place; says so when it was of another K."""
-        saved.put_back(self.loop, self.variables(), found)
+        self._state.put_back(found)
 
-    def variables(self) -> dict[str, list[tf.Variable]]:
+    def _variables(self) -> dict[str, list[tf.Variable]]:
         """Returns all that a checkpoint holds, by what it is."""
         metrics = [v for g in self.worker.metrics for v in g.variables]
         return (

@@ -90,7 +90,7 @@ class Loop:
 
         return self.run_steps(steps, tf.constant(0), local_step)[1]
 
-    def run_steps(self, steps, carry, local_step):
+    def run_steps(self, steps, carry, local_step, first=None):
         """Runs up to `steps` in-parallel steps; for use in graphs.
 
         Stops after a step whose drift is not finite, and when a worker has
@@ -100,6 +100,8 @@ class Loop:
           steps: int32 scalar.
           carry: a structure of tensors, as it is before the first step.
           local_step: does one local step; takes the carry, returns the next.
+          first: int32 scalar: the steps before it, from 0, are passed over,
+            since a call that failed has done them.
 
         Returns:
           (the last carry, a StepTrace of the steps done).
@@ -110,12 +112,15 @@ class Loop:
         )
         done, finite = tf.constant(0), tf.constant(True)
         while done < steps and finite and not self.workers.called():
-            used = used.write(done, self.theta.read_value())
-            begun = self._begin_check()  # it may travel while we compute
-            carry = local_step(carry)
-            estimate, cause, finite = self._end_step(begun)
-            estimates = estimates.write(done, estimate)
-            causes = causes.write(done, cause)
+            if first is None or done >= first:
+                used = used.write(done, self.theta.read_value())
+                begun = self._begin_check()  # it may travel while we compute
+                carry = local_step(carry)
+                # A step that fails must leave all that follows undone.
+                with tf.control_dependencies(_tensors(carry)):
+                    estimate, cause, finite = self._end_step(begun)
+                estimates = estimates.write(done, estimate)
+                causes = causes.write(done, cause)
             done += 1
         return carry, StepTrace(
             estimates.stack()[:done],
@@ -297,3 +302,7 @@ class Loop:
 
 def _counter(name: str) -> tf.Variable:
     return tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
+
+
+def _tensors(structure):
+    return tf.nest.flatten(structure, expand_composites=True)

@@ -64,8 +64,7 @@ def main(folder):
     import fit_features
 
     runs = dict(as_the_simulation(replicas))
-    if replicas.count == 2:
-        runs |= fit_features.features(replicas, pathlib.Path(folder))
+    runs |= fit_features.features(replicas, pathlib.Path(folder))
     result = {name: outcome(run) for name, run in runs.items()}
     path = pathlib.Path(folder) / f"{replicas.index}.json"
     path.write_text(json.dumps(result))

@@ -17,18 +17,23 @@ def gradient(w, x, y):
     return x.T @ p / len(y)
 
 
-def fda(w0, batch, workers, steps, rate, theta, monitor, xi=None, sketch=None):
+def fda(
+    w0, batch, workers, steps, rate, theta, monitor,
+    xi=None, sketch=None, due=lambda step: False,
+):  # fmt: skip
     """Returns (decisions [steps], estimates [steps], the K final models).
 
-    `batch(k, t)` gives (x, y); `xi` is linear's first direction and `sketch`
-    maps a drift to [depth, width].
+    `batch(k, t)` gives (x, y), or None for no local step; `xi` is linear's
+    first direction and `sketch` maps a drift to [depth, width]; `due` says
+    after which steps, from 1, to synchronise whatever the estimate is.
     """
     w0 = w0.astype(np.float64)
     models = [w0.copy() for _ in range(workers)]
     decisions, estimates = [], []
     for t in range(steps):
         for k in range(workers):
-            models[k] -= rate * gradient(models[k], *batch(k, t))
+            if batch(k, t) is not None:
+                models[k] -= rate * gradient(models[k], *batch(k, t))
         drifts = [(w - w0).ravel() for w in models]
         norms = np.array([u @ u for u in drifts])
         mean = np.mean(drifts, axis=0)
@@ -44,7 +49,7 @@ def fda(w0, batch, workers, steps, rate, theta, monitor, xi=None, sketch=None):
             rows = np.mean([sketch(u) for u in drifts], axis=0)
             m2 = np.median((rows**2).sum(1))
             estimate = norms.mean() - m2 / (1 + rows.shape[1] ** -0.5)
-        fires = estimate > (0 if monitor == "max" else theta)
+        fires = estimate > (0 if monitor == "max" else theta) or due(t + 1)
         decisions.append(bool(fires))
         estimates.append(estimate)
         if fires:

@@ -73,6 +73,11 @@ def flat(model):
     )
 
 
+def kept(model):
+    """Returns what a model learns, as arrays: weights and statistics."""
+    return [v.numpy() for v in model.variables if v.dtype == "float32"]
+
+
 def history_of(history):
     """Returns what a run did, as JSON can hold it."""
     return {

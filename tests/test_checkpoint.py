@@ -21,7 +21,7 @@ import pytest
 from checkpoint_job import state
 from processes import environment, run_workers
 
-from fda_tf import checkpoint
+from fda_tf import checkpoint, checkpoint_part
 
 JOB = str(pathlib.Path(__file__).with_name("checkpoint_job.py"))
 PART = "step-000000002/worker-00000-of-00001"
@@ -60,7 +60,11 @@ def seal(content):
 
 def forge(saved, **changes):
     """Writes step 2's manifest anew, with other contents and a true seal."""
-    path = saved.directory / f"{PART}.json"
+    forge_path(saved.directory / f"{PART}.json", **changes)
+
+
+def forge_path(path, **changes):
+    """Writes a manifest anew, with other contents and a true seal."""
     content = json.loads(path.read_text())
     del content["sha256_of_the_above"]
     path.write_text(seal(content | changes))
@@ -117,7 +121,7 @@ def test_facts_come_back(tmp_path):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_larger_than_a_piece(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(checkpoint, "PIECE", 100)
+    monkeypatch.setattr(checkpoint_part, "PIECE", 100)
     array = np.arange(9 * 13, dtype=np.int32).reshape(9, 13, order=order)
     saved = checkpoint.Checkpoint(tmp_path)
     saved.write(1, 0, 1, {"a": array}, {})
@@ -126,7 +130,7 @@ def test_arrays_larger_than_a_piece(tmp_path, monkeypatch, order):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_no_second_copy_in_memory(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(checkpoint, "PIECE", 100_000)
+    monkeypatch.setattr(checkpoint_part, "PIECE", 100_000)
     array = np.ones((1000, 1000), np.float64, order)  # 80 pieces
     saved = checkpoint.Checkpoint(tmp_path)
     tracemalloc.start()

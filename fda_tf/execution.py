@@ -1,0 +1,154 @@
+"""The compiled steps of a fit, which all workers do in step with each other.
+
+TensorFlow matches an exchange by the call that it is in and its place in the
+loop there. So a worker that has no data any more, or that has failed, makes
+the calls that the others make, with nothing for a batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from fda_tf import specs
+from fda_tf.trainer import Trainer
+
+
+class Call(NamedTuple):
+    """A call of the compiled steps, as it was begun."""
+
+    numbering: Any  # of its exchanges
+    step: int  # that it began after
+    steps: int  # that it was to do
+
+
+class Done(NamedTuple):
+    """What a call did, in NumPy."""
+
+    logs: dict[str, tf.Tensor] | None  # None if no step had data
+    batch: Any  # the next step's, an Optional
+    estimates: np.ndarray  # [steps]: of the variance; NaN if there was none
+    thetas: np.ndarray  # [steps]
+    causes: np.ndarray  # [steps]: places in CAUSES
+    finite: bool
+    sent: tuple[tf.Tensor, tf.Tensor]  # synchronisations, bytes
+
+
+class Execution:
+    """The steps of one fit, over the batches of Keras' own iterators.
+
+    Args:
+      trainer: this process's worker.
+      compiled: what `compile_steps` made of it.
+    """
+
+    def __init__(self, trainer: Trainer, compiled: Callable):
+        self._trainer, self._compiled = trainer, compiled
+        self._given = self._iterator = None  # Keras' iterator, and ours
+        self._batch: Any = None  # the next step's, an Optional
+        self._failed: Call | None = None
+
+    def begin_epoch(self, iterator: Any, ours: Any = None) -> bool:
+        """Takes an epoch's batches; returns whether there is one.
+
+        Args:
+          iterator: Keras', which may be that of the epoch before.
+          ours: to be used in its place, until Keras makes a new one.
+        """
+        if iterator is not self._given:
+            self._given = self._iterator = iterator
+            self._batch = None
+        if ours is not None:
+            self._iterator, self._batch = ours, None
+        if self._batch is None:
+            self._batch = self._iterator.get_next_as_optional()
+        return bool(self._batch.has_value())
+
+    @property
+    def out_of_data(self) -> bool:
+        """Whether the next step has no batch."""
+        return self._batch is not None and not self._batch.has_value()
+
+    def run(self, steps: int, more: bool) -> Done:
+        """Does some steps.
+
+        Args:
+          steps: how many, at most.
+          more: whether the epoch goes on after them.
+        """
+        done = self._call(steps, self._batch, more)
+        self._batch = done.batch if more else None
+        return done
+
+    def idle(self, steps: int) -> Done:
+        """Does some steps without data; those of a call that failed first."""
+        nothing = tf.experimental.Optional.empty(self._iterator.element_spec)
+        return self._call(steps, nothing, False)
+
+    def _call(self, steps: int, batch: Any, more: bool) -> Done:
+        replicas, loop = self._trainer.replicas, self._trainer.loop
+        step, first = int(loop.step), 0
+        if self._failed:  # the others are still in that call
+            call, self._failed = self._failed, None
+            replicas.number_from(call.numbering)
+            first, steps = step - call.step, call.steps
+        else:
+            self._failed = Call(replicas.numbering(), step, steps)
+        numbers = (tf.constant(n) for n in (steps, first))
+        logs, batch, trace, sent, did = self._compiled(
+            self._iterator, batch, *numbers, tf.constant(more)
+        )
+        self._failed = None
+        estimates = trace.estimate.numpy()
+        estimates[:first] = np.nan  # what they were was lost with that call
+        return Done(
+            logs if did else None,
+            batch,
+            estimates,
+            trace.theta.numpy(),
+            trace.cause.numpy(),
+            bool(trace.finite),
+            sent,
+        )
+
+
+def compile_steps(trainer: Trainer) -> Callable:
+    """Returns the compiled loop over Keras' batches.
+
+    It takes the iterator, the batch of the first step (an Optional), the
+    number of steps, that of the first one to be done, and whether the epoch
+    goes on; it returns logs, the next batch, a StepTrace, what was sent, and
+    whether a step had data. The batch of the next step is drawn before the
+    exchange of this one, which so tells all workers when there is none.
+    """
+    loop, worker, call = trainer.loop, trainer.worker, trainer.home.call
+
+    def compiled(iterator, batch, steps, first, more):
+        nothing = tf.experimental.Optional.empty(iterator.element_spec)
+        did = batch.has_value()
+
+        def local_step(carry):
+            done, batch, logs = carry
+            if batch.has_value():
+                logs = worker.step(specs.without_optionals(batch.get_value()))
+                if more or done + 1 < steps:
+                    batch = iterator.get_next_as_optional()
+                    if not batch.has_value():
+                        call.assign(1.0)
+                else:
+                    batch = nothing
+            return done + 1, batch, logs
+
+        logs = tf.nest.map_structure(_zeros, worker.logs)
+        start = (tf.constant(0), batch, logs)
+        (_, batch, logs), trace = loop.run_steps(
+            steps, start, local_step, first
+        )
+        return logs, batch, trace, loop.sent(), did
+
+    return tf.function(compiled, reduce_retracing=True)
+
+
+def _zeros(like: tf.Tensor) -> tf.Tensor:
+    return tf.zeros([n or 0 for n in like.shape], like.dtype)

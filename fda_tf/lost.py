@@ -1,0 +1,104 @@
+"""What TensorFlow says of a worker that is gone, in words."""
+
+import re
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+GONE = (  # by these errors we learn of another worker's end
+    tf.errors.UnavailableError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+)
+LONGEST = 300  # characters of what somebody else says
+
+_SIGN = "fda_tf was told: "
+_TOLD = re.compile(_SIGN + "(.*)")
+_TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
+_ABORTED = "Collective ops is aborted"
+_WHERE = (" ", "Graph execution error", "Detected at node", "<stack traces")
+_SAYS = re.compile(f"^.*{_ABORTED} by: ", re.MULTILINE | re.DOTALL)
+
+
+def last_words(worker: int, error: BaseException) -> str:
+    """Returns what a worker tells all others when an error ends it.
+
+    Example:
+      >>> last_words(2, ValueError("too late"))
+      'fda_tf was told: Worker 2 failed; all workers stop: ValueError: too late'
+    """
+    what = f"{type(error).__name__}: {_gist(str(error))}".removesuffix(": ")
+    return f"{_SIGN}Worker {worker} failed; all workers stop: {what}"
+
+
+def in_words(
+    error: tf.errors.OpError,
+    worker: int,
+    addresses: Sequence[str],
+    chiefs: int,
+    timeout: float,
+) -> str | None:
+    """Returns what an error says of other workers; None if nothing.
+
+    Args:
+      error: TensorFlow's.
+      worker: who received it.
+      addresses: of all workers.
+      chiefs: how many of them, the first, TensorFlow calls chiefs.
+      timeout: seconds that an exchange waits for the others.
+
+    Example:
+      >>> message = "Timed out at /job:worker/replica:0/task:1"
+      >>> error = tf.errors.UnavailableError(None, None, message)
+      >>> print(in_words(error, 0, ["a:1", "b:1"], 0, 600.0)[:42])
+      Worker 0 lost worker 1 (b:1): it was kille
+    """
+    text = str(error)
+    told = _TOLD.search(text)
+    if told:
+        return told[1]
+    if isinstance(error, GONE):
+        what = _lost(text, worker, addresses, chiefs)
+        if isinstance(error, tf.errors.DeadlineExceededError):
+            what = _LATE.format(timeout)
+    elif isinstance(error, tf.errors.InternalError) and _ABORTED in text:
+        what = _OTHERWISE
+    else:
+        return None
+    return (
+        f"Worker {worker} {what} All processes must be started again. "
+        f"TensorFlow says: {_gist(_SAYS.sub('', text))}"
+    )
+
+
+def _gist(text: str) -> str:
+    """Returns the first line that says something, without where in a graph."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(_WHERE)]
+    return next(iter(telling + lines), "")[:LONGEST]
+
+
+def _lost(text: str, worker: int, addresses: Sequence[str], chiefs: int) -> str:
+    # After this word are those that are lost, before it one that says so.
+    tasks = _TASK.findall(text.partition("unhealthy")[2] or text)
+    numbers = [
+        int(task) + (chiefs if job == "worker" else 0) for job, task in tasks
+    ]
+    others = {k for k in numbers if k != worker and k < len(addresses)}
+    who = [f"worker {k} ({addresses[k]})" for k in sorted(others)]
+    return (
+        f"lost {' and '.join(who) or 'another worker'}: it was killed, cut "
+        "off or stopped, or it failed; see its own output."
+    )
+
+
+_LATE = (
+    "waited {:g} s for the others, of whom not all took part; see their own "
+    "output. Where that long is no fault, give connect() a longer timeout."
+)
+_OTHERWISE = (
+    "exchanged something else than the others: another tf.distribute strategy "
+    "was used after fda_tf.connect(), or the workers run different scripts. "
+    "Make no strategy."
+)

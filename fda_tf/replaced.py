@@ -1,0 +1,109 @@
+"""What is Keras', while a fit has something else in its place."""
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from fda_tf.callback_list import Arranged, find
+
+
+class Replaced:
+    """Takes the places in a model that a fit needs, until `restore`.
+
+    Args:
+      fit: the `fda_tf.fitting.Fit` that takes them.
+    """
+
+    def __init__(self, fit: Any):
+        self._fit, self._model = fit, fit.model
+        self._arranged = Arranged(
+            fit.callback, Last(fit), fit.calling, fit.replicas.is_chief
+        )
+        model = fit.model
+        self.train_function = model.train_function
+        self.logs = model._get_metrics_result_or_logs
+        self._test_function: Callable | None = None
+        self._epoch = model._initial_epoch
+        model.train_function = fit.execute
+        model._get_metrics_result_or_logs = fit.result
+        # Keras calls it first of all in every fit: what an exception between
+        # our calls has left in place goes then.
+        model.make_train_function = self._make_train_function
+        self._until_the_end = contextlib.ExitStack()
+
+    @property
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """The other callbacks that work here."""
+        return self._arranged.others
+
+    def find(self, kind: type) -> Any:
+        """Returns the callback of a kind that works here, or None."""
+        return find(self.callbacks, kind)
+
+    def until_the_end(self, context: contextlib.AbstractContextManager) -> None:
+        """Enters a context, which ends when everything is put back."""
+        self._until_the_end.enter_context(context)
+
+    def do_not_warn(self) -> None:
+        """Keeps Keras from warning of data that end where all have agreed."""
+        self.until_the_end(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Your input ran out of data")
+
+    def begin_at(self, epoch: int) -> None:
+        """Lets Keras begin with an epoch; 0 for its own `initial_epoch`."""
+        self._model._initial_epoch = epoch or self._epoch
+
+    def begin_validation(self) -> None:
+        """Lets errors of an evaluation be told to the others, too."""
+        function = self._test_function = self._model.test_function
+
+        @functools.wraps(function)
+        def told(iterator):
+            with self._fit.telling():
+                return function(iterator)
+
+        self._model.test_function = told
+
+    def end_validation(self) -> None:
+        """Puts the test function back; again, does nothing."""
+        if self._test_function is not None:
+            self._model.test_function = self._test_function
+        self._test_function = None
+
+    def restore(self) -> None:
+        """Puts everything back."""
+        model = self._model
+        self._arranged.restore()
+        self.end_validation()
+        model.train_function = self.train_function
+        model._initial_epoch = self._epoch
+        # They were the class's own.
+        del model._get_metrics_result_or_logs, model.make_train_function
+        self._until_the_end.close()
+
+    def _make_train_function(self, force: bool = False) -> Any:
+        if self._fit.in_callback:  # which uses the model besides
+            return self.train_function
+        self._fit.leave()
+        return self._model.make_train_function(force)
+
+
+class Last(keras.callbacks.Callback):
+    """Has the last word after all other callbacks."""
+
+    def __init__(self, fit: Any):
+        super().__init__()
+        self._fit = fit
+
+    def on_train_begin(self, logs=None):
+        self._fit.all_have_begun()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._fit.after_epoch(epoch)
+
+    def on_train_end(self, logs=None):
+        self._fit.after_training()

@@ -1,0 +1,164 @@
+"""The checkpoints of a fit: what it leaves, and what it goes on from."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fda_tf import callback_list, callback_state, saved, specs, sync_table
+from fda_tf.checkpoint import Checkpoint
+from fda_tf.preemption import Preemption
+from fda_tf.progress import ENDLESS, Progress
+from fda_tf.record import Record
+from fda_tf.trainer import Trainer
+
+SYNCS = slice(1, 4)  # where the synchronisations are, in a part's history
+
+
+class Resuming:
+    """Saves a fit's state, and puts it back into the next one.
+
+    Without a checkpoint, there is nothing to save and nothing is found.
+
+    Args:
+      checkpoint: the callback's, or None.
+      replicas: the processes of the job.
+      progress: of the fit.
+      record: of the fit.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | None,
+        replicas: Any,
+        progress: Progress,
+        record: Record,
+    ):
+        self.checkpoint, self._replicas = checkpoint, replicas
+        self._progress, self._record = progress, record
+        self._preemption = Preemption()
+        self._stopped = False
+        self.found: saved.Saved | None = None  # not gone on from yet
+        self.callbacks: Sequence[Any] = ()  # whose memory is kept
+
+    def watch(self) -> contextlib.AbstractContextManager:
+        """Makes the context in which SIGTERM only is remembered."""
+        if self.checkpoint is None:
+            return contextlib.nullcontext()
+        self.checkpoint.prepare()
+        return self._preemption.watch()
+
+    @property
+    def preempted(self) -> bool:
+        """Whether this worker has got SIGTERM."""
+        return self._preemption.came
+
+    # Going on.
+
+    def find(self) -> None:
+        """Looks for what to go on from; all workers must."""
+        if self.checkpoint:
+            self.found = saved.newest(self.checkpoint, self._replicas)
+
+    def first_epoch(self, epochs: int) -> int:
+        """Returns the epoch that Keras is to begin with; 0 for its own."""
+        if not self.found:
+            return 0
+        facts = self.found.facts
+        self._stopped = facts["stopped"]
+        return min(epochs if self._stopped else facts["epoch"], epochs)
+
+    def restore_callbacks(self) -> None:
+        """Gives the other callbacks back what they knew."""
+        if self.found:
+            callback_state.give_back(
+                self.callbacks,
+                self.found.facts["callbacks"],
+                self.found.history()[SYNCS.stop :],
+            )
+
+    def spec(self) -> Any:
+        """Returns the specs of the batches, as they were."""
+        return specs.from_json(self.found.facts["spec"])
+
+    def restore(self, trainer: Trainer) -> None:
+        """Puts the model and the record back."""
+        if self.found:
+            history = self.found.history()
+            self._record.variance[:] = history[0].tolist()
+            self._record.syncs[:] = sync_table.from_arrays(history[SYNCS])
+            trainer.restore(self.found)
+
+    def go_to_step(self, iterator: Any) -> Any:
+        """Goes to the step of the epoch at which the checkpoint was.
+
+        Returns:
+          What to draw the rest of the epoch's batches from.
+        """
+        facts, self.found = self.found.facts, None
+        progress, before = self._progress, facts["steps"]
+        progress.done, progress.start = facts["done"], facts["start"]
+        now = progress.steps
+        if before and now and before != now:  # of another number of workers
+            progress.done = progress.done * now // before
+            progress.start = progress.start // before * now
+        progress.resumed_at = progress.done
+        progress.over = facts["over"] or not progress.to_end()
+        shard = getattr(iterator, "shard", None)
+        if shard is not None:
+            shard.position = progress.start + progress.done
+            return iter(shard)
+        for _ in range(self._drawn_before() + progress.done):
+            iterator.get_next_as_optional()
+        return iterator
+
+    def _drawn_before(self) -> int:
+        """Returns how many batches of one iterator earlier epochs drew."""
+        epochs = callback_list.epoch_iterator()
+        if epochs is None or not epochs.steps_per_epoch:
+            return 0  # Keras makes a new one for each epoch
+        size = epochs.data_adapter.num_batches
+        start = self._progress.start
+        return start % size if size else start
+
+    # Saving.
+
+    def to_next(self, step: int) -> int:
+        """Returns the steps until the next checkpoint within an epoch."""
+        every = self.checkpoint and self.checkpoint.every
+        return every - step % every if every else ENDLESS
+
+    def is_due(self, step: int, epochs_end: bool = False) -> bool:
+        """Returns whether a checkpoint is to be written after this step."""
+        if self.checkpoint is None:
+            return False
+        every = self.checkpoint.every
+        return step % every == 0 if every else epochs_end
+
+    def stop(self, stopped: bool) -> None:
+        """Says whether training was stopped, and is not to go on."""
+        self._stopped = stopped
+
+    def save(self, trainer: Trainer, spec: Any) -> None:
+        """Writes a checkpoint; all workers must.
+
+        Args:
+          trainer: this process's worker.
+          spec: of the batches.
+        """
+        memory, arrays = callback_state.collect(self.callbacks)
+        syncs = sync_table.to_arrays(self._record.syncs)
+        progress = self._progress
+        trainer.save(
+            self.checkpoint,
+            history=[np.float32(self._record.variance), *syncs, *arrays],
+            callbacks=memory,
+            epoch=progress.epoch,
+            done=progress.done,
+            over=progress.over,
+            steps=progress.steps,
+            start=progress.start,
+            stopped=self._stopped,
+            spec=specs.to_json(spec),
+        )

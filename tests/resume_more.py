@@ -1,0 +1,236 @@
+"""Runs of `train` and of loops of one's own that are stopped, and go on."""
+
+import contextlib
+import resource
+import signal
+
+import fit_cases
+import keras
+import numpy as np
+import small
+import tensorflow as tf
+from resume_cases import (
+    BATCH,
+    BATCHES,
+    SAMPLES,
+    Stop,
+    Stopper,
+    cases,
+    fit,
+    stop,
+)
+
+import fda_tf
+
+STEPS = 40
+threshold = fda_tf.VarianceThreshold
+decay = keras.optimizers.schedules.ExponentialDecay(0.4, 20, 0.5)
+linear = fit_cases._linear()
+
+
+def batched(own):
+    return tf.data.Dataset.from_tensor_slices(own).batch(BATCH)
+
+
+def trains():
+    """Returns name -> (stop, every, steps saved, build, options of train).
+
+    The stop is at the first call of on_progress after a step: "SIGTERM" on
+    the last worker, or "error" on all.
+    """
+    rich = {"sync": threshold(0.05, "linear")}
+    return {
+        "train": ((17, "error"), 7, [14, 7], small.rich_model, rich),
+        "train, SIGTERM": ((10, "SIGTERM"), 100, [11], small.rich_model, rich),
+        "train, SIGTERM between rounds": (
+            (10, "SIGTERM"), 100, [18], linear,
+            {"sync": fda_tf.Every(steps=9), "evaluate_every": 5},
+        ),
+        "train, server": (
+            (17, "error"), 7, [14, 7], linear,
+            {"sync": threshold(decay, "linear"),
+             "server": lambda: fda_tf.ServerOptimizer(
+                 keras.optimizers.Adam(0.05))},
+        ),
+        "train, datasets": (
+            (17, "error"), 7, [14, 7], linear,
+            {"sync": threshold(0.2, "sketch"), "shard": batched},
+        ),
+        "train, independent": (
+            (17, "error"), 7, [14, 7], linear,
+            {"sync": fda_tf.Every(epochs=0.7), "sampling": "independent"},
+        ),
+    }  # fmt: skip
+
+
+def train(build, options, replicas, folder=None, every=None, stopping=None):
+    """Runs `train`; returns what it did, as JSON can hold it."""
+    options = {"evaluate_every": 10} | options
+    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    own = options.pop("shard", lambda data: data)(own)
+    if "server" in options:
+        options["server"] = options["server"]()
+    at, how = stopping or (None, "")
+    last = replicas.index == replicas.count - 1
+    came = []
+
+    def look(row):
+        if at and row["step"] >= at and not came:
+            if how == "error" or last:
+                came.append(True)
+                stop(how)
+
+    history = fda_tf.train(
+        build(1 + replicas.index), own,
+        steps=STEPS, batch_size=BATCH, replicas=replicas, on_progress=look,
+        validation_data=small.data(40, seed=5),
+        checkpoint=folder and fda_tf.Checkpoint(folder, every=every),
+        **options,
+    )  # fmt: skip
+    return {
+        "weights": [v.tolist() for v in small.kept(history.model)],
+        "rows": [row | {"seconds": None} for row in history.rows],
+        "syncs": history.syncs,
+        "variance": history.variance.tolist(),
+        "theta": history.theta.tolist(),
+    }
+
+
+def refusals(replicas, folder):
+    """Returns name -> a run that all workers refuse to go on with."""
+    wide = threshold(0.2, "linear")
+    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    def clipped(seed):
+        return fit_cases._linear(lambda: keras.optimizers.SGD(0.3, clipnorm=1))(
+            seed
+        )
+
+    def refuse_fit(build=linear, sync=wide, directory=folder / "fit"):
+        model = build(1)
+        saved = fda_tf.Checkpoint(directory, every=4)
+        fda = fda_tf.Averaging(sync, checkpoint=saved)
+        data = fda_tf.shard(own, BATCH, mine=True, steps_per_epoch=4)
+        model.fit(data, verbose=0, callbacks=[fda])
+
+    def refuse_train(build=linear, sync=wide, directory=folder / "train"):
+        saved = fda_tf.Checkpoint(directory, every=4)
+        fda_tf.train(
+            build(1), own, steps=4, batch_size=BATCH, sync=sync,
+            replicas=replicas, checkpoint=saved,
+        )  # fmt: skip
+
+    def refuse_own_loop(directory):
+        data = fda_tf.shard(own, BATCH, mine=True)
+        trainer = fda_tf.Trainer(linear(1), data.element_spec)
+        trainer.resume(fda_tf.Checkpoint(directory))
+
+    refuse_fit()
+    refuse_train()
+    (folder / "file").touch()  # nobody makes a folder in it
+    odd = folder / "file" if replicas.index == 1 else folder / "folder"
+    rich = small.rich_model
+    return {
+        "fit, model": lambda: refuse_fit(rich),
+        "fit, theta": lambda: refuse_fit(sync=threshold(0.3, "linear")),
+        "fit, optimizer": lambda: refuse_fit(clipped),
+        "fit, folder": lambda: refuse_fit(directory=odd / "fit"),
+        "train, model": lambda: refuse_train(rich),
+        "train, monitor": lambda: refuse_train(sync=threshold(0.2, "naive")),
+        "train, folder": lambda: refuse_train(directory=odd / "train"),
+        "own loop, folder": lambda: refuse_own_loop(odd / "loop"),
+    }
+
+
+def own_loop(replicas, folder=None, every=5, stop_at=None):
+    """A loop of one's own; returns what it did."""
+    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    model = small.rich_model(1 + replicas.index)
+    data = fda_tf.shard(own, BATCH, mine=True)
+    trainer = fda_tf.Trainer(
+        model, data.element_spec, sync=threshold(0.05, "linear"),
+        replicas=replicas,
+    )  # fmt: skip
+    saved = folder and fda_tf.Checkpoint(folder, every=every)
+    losses = []
+    if saved and (kept := trainer.resume(saved)):
+        losses, data.position = kept["losses"], kept["position"]
+    step = data.position
+    while step < 25:
+        for batch in data:
+            logs = trainer.step(batch)
+            losses.append(float(logs["loss"]))
+            step += 1
+            if saved and step % every == 0:
+                assert trainer.save(saved, losses=losses, position=step)
+            if trainer.agree(step == stop_at and not replicas.is_chief):
+                raise Stop
+            if step == 25:
+                break
+    average = trainer.averaged_weights()
+    trainer.finish()
+    return {
+        "weights": [v.tolist() for v in small.kept(model)],
+        "averages": [v.tolist() for v in average],
+        "losses": losses,
+        "counters": trainer.counters(),
+    }
+
+
+def full_disk(replicas, directory=None, fills=None):
+    """A fit in which worker 1's disk is full for some steps, then stops."""
+    case = cases()["second epoch"]
+    disk = contextlib.ExitStack()
+
+    class Fills(Stopper):
+        def _called(self, *_, **__):
+            super()._called()
+            if self._number == fills[1] - fills[0]:
+                disk.enter_context(small_disk())
+
+    with disk:
+        return fit(
+            case, replicas, directory, fills and (BATCHES, fills[1], "error"),
+            stopper=Fills,
+        )  # fmt: skip
+
+
+@contextlib.contextmanager
+def small_disk(bytes_left=1000):
+    """No file of this process may grow past so many bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+
+
+def opened(replicas, folder):
+    """Puts a fit's checkpoint into a trainer; returns what is then where."""
+    model = small.rich_model(7 + replicas.index)
+    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    data = fda_tf.shard(own, BATCH, mine=True)
+    trainer = fda_tf.Trainer(
+        model, data.element_spec, replicas=replicas,
+        sync=threshold(0.05, "linear", fda_tf.Every(epochs=1)),
+        epoch_steps=data.steps_per_epoch,
+    )  # fmt: skip
+    kept = trainer.resume(fda_tf.Checkpoint(folder))
+    loop, names = trainer.loop, ("weights", "statistics")
+    now = trainer.home.variables()
+    return {
+        "kept": {name: kept[name] for name in ("epoch", "done", "start")},
+        "model": [v.numpy().tolist() for n in names for v in now[n]],
+        "slots": [v.numpy().tolist() for v in model.optimizer.variables],
+        "w0": np.concatenate([b.numpy() for b in loop.w0]).tolist(),
+        "weights": small.flat(model).tolist(),
+        "interval": int(loop.interval),
+        "step": int(loop.step),
+        "seeds": [
+            v.numpy().tolist()
+            for v in model.non_trainable_variables
+            if "seed_generator" in v.path
+        ],
+    }
