@@ -10,7 +10,8 @@ from fda_tf import plan
 from fda_tf import replicas as replicas_lib
 from fda_tf.callback_list import on_chief, put_first
 from fda_tf.checkpoint import Checkpoint
-from fda_tf.fitting import Fit, Made
+from fda_tf.fitting import Fit
+from fda_tf.making import Made
 from fda_tf.monitors import Monitor
 from fda_tf.server import Average
 from fda_tf.sync import Every, Schedule, VarianceThreshold

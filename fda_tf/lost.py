@@ -16,6 +16,8 @@ LONGEST = 300  # characters of what somebody else says
 _SIGN = "fda_tf was told: "
 _TOLD = re.compile(_SIGN + "(.*)")
 _TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
+_LATE = "Collective has timed out"
+_NO_ANSWER = "Deadline Exceeded"
 _ABORTED = "Collective ops is aborted"
 _WHERE = (" ", "Graph execution error", "Detected at node", "<stack traces")
 _SAYS = re.compile(f"^.*{_ABORTED} by: ", re.MULTILINE | re.DOTALL)
@@ -60,8 +62,8 @@ def in_words(
         return told[1]
     if isinstance(error, GONE):
         what = _lost(text, worker, addresses, chiefs)
-        if isinstance(error, tf.errors.DeadlineExceededError):
-            what = _LATE.format(timeout)
+        if _LATE in text:
+            what = _WAITED.format(timeout)
     elif isinstance(error, tf.errors.InternalError) and _ABORTED in text:
         what = _OTHERWISE
     else:
@@ -86,6 +88,8 @@ def _lost(text: str, worker: int, addresses: Sequence[str], chiefs: int) -> str:
         int(task) + (chiefs if job == "worker" else 0) for job, task in tasks
     ]
     others = {k for k in numbers if k != worker and k < len(addresses)}
+    if worker and not others and text.strip() == _NO_ANSWER:
+        others = {0}  # it is the chief that all report to
     who = [f"worker {k} ({addresses[k]})" for k in sorted(others)]
     return (
         f"lost {' and '.join(who) or 'another worker'}: it was killed, cut "
@@ -93,7 +97,7 @@ def _lost(text: str, worker: int, addresses: Sequence[str], chiefs: int) -> str:
     )
 
 
-_LATE = (
+_WAITED = (
     "waited {:g} s for the others, of whom not all took part; see their own "
     "output. Where that long is no fault, give connect() a longer timeout."
 )

@@ -243,6 +243,7 @@ def connect(
         context.take_own_gpu(addresses, index)
         with _exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
+            _refuse_other_strategies()
             closed = own_address.close_others(host, own_port)
             replicas = Replicas(index, addresses, strategy, timeout)
             replicas.sum(1)  # everyone is there
@@ -342,3 +343,20 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
             "one worker with one GPU. Set CUDA_VISIBLE_DEVICES for each."
         )
     return strategy
+
+
+def _refuse_other_strategies() -> None:
+    """Makes it an error in words to make another strategy of this kind.
+
+    In the scope of one, as in TensorFlow's guides, Keras' `fit` fails before
+    it calls any callback.
+    """
+
+    def refuse(self, *args, **kwargs):
+        raise RuntimeError(
+            "fda_tf.connect() has joined the workers already; expected no "
+            "other MultiWorkerMirroredStrategy. Make and compile the model "
+            "without strategy.scope(), and make no strategy."
+        )
+
+    tf.distribute.MultiWorkerMirroredStrategy.__init__ = refuse

@@ -8,6 +8,7 @@ import numpy as np
 
 from fda_tf import callback_list, callback_state, saved, specs, sync_table
 from fda_tf.checkpoint import Checkpoint
+from fda_tf.making import Made
 from fda_tf.preemption import Preemption
 from fda_tf.progress import ENDLESS, Progress
 from fda_tf.record import Record
@@ -140,17 +141,16 @@ class Resuming:
         """Says whether training was stopped, and is not to go on."""
         self._stopped = stopped
 
-    def save(self, trainer: Trainer, spec: Any) -> None:
+    def save(self, made: Made) -> None:
         """Writes a checkpoint; all workers must.
 
         Args:
-          trainer: this process's worker.
-          spec: of the batches.
+          made: what trains.
         """
         memory, arrays = callback_state.collect(self.callbacks)
         syncs = sync_table.to_arrays(self._record.syncs)
         progress = self._progress
-        trainer.save(
+        made.trainer.save(
             self.checkpoint,
             history=[np.float32(self._record.variance), *syncs, *arrays],
             callbacks=memory,
@@ -160,5 +160,5 @@ class Resuming:
             steps=progress.steps,
             start=progress.start,
             stopped=self._stopped,
-            spec=specs.to_json(spec),
+            spec=specs.to_json(made.spec),
         )

@@ -16,7 +16,12 @@ import fda_tf
 
 BATCH, BATCHES, THETA = 8, 11, 0.5
 EPOCHS = 2
-FEW = ("arrays", "shards of 11 and 9", "error in on_train_batch_end")
+FEW = (  # for the larger clusters
+    "arrays",
+    "shards of 11 and 9",
+    "error in on_train_batch_end",
+    "after all that",
+)
 
 
 def part(worker, workers, batches=BATCHES):
@@ -248,7 +253,12 @@ def differing(data, odd):
     def linear():
         return small.linear_model()
 
+    def in_a_scope():
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            return linear()
+
     return {
+        "model in a scope": lambda: fit(in_a_scope() if odd else linear()),
         "other theta": lambda: fit(linear(), 2.0 if odd else 1.0),
         "other monitor": lambda: fit(linear(), 1.0, "exact" if odd else "max"),
         "other model": lambda: fit(small.rich_model() if odd else linear()),

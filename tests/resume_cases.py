@@ -125,7 +125,6 @@ class Case:
 BATCHES, EPOCH, VALIDATION = (
     "on_train_batch_end", "on_epoch_end", "on_test_batch_end",
 )  # fmt: skip
-QUICK = ("second epoch", "executions of 4", "SIGTERM")
 
 
 # With another number of workers: after 8 steps of four, 5 of them an epoch,
