@@ -27,12 +27,13 @@ class Done(NamedTuple):
     """What a call did, in NumPy."""
 
     logs: dict[str, tf.Tensor] | None  # None if no step had data
-    batch: Any  # the next step's, an Optional
     estimates: np.ndarray  # [steps]: of the variance; NaN if there was none
     thetas: np.ndarray  # [steps]
     causes: np.ndarray  # [steps]: places in CAUSES
     finite: bool
-    sent: tuple[tf.Tensor, tf.Tensor]  # synchronisations, bytes
+    called: bool  # whether a worker has called for a meeting
+    sent: tuple[int, int]  # synchronisations and bytes, in all
+    theta: float  # as it is now
 
 
 class Execution:
@@ -41,6 +42,9 @@ class Execution:
     Args:
       trainer: this process's worker.
       compiled: what `compile_steps` made of it.
+
+    Attributes:
+      step: steps that are done, in all fits.
     """
 
     def __init__(self, trainer: Trainer, compiled: Callable):
@@ -48,6 +52,7 @@ class Execution:
         self._given = self._iterator = None  # Keras' iterator, and ours
         self._batch: Any = None  # the next step's, an Optional
         self._failed: Call | None = None
+        self.step = int(trainer.loop.step)
 
     def begin_epoch(self, iterator: Any, ours: Any = None) -> bool:
         """Takes an epoch's batches; returns whether there is one.
@@ -77,40 +82,47 @@ class Execution:
           steps: how many, at most.
           more: whether the epoch goes on after them.
         """
-        done = self._call(steps, self._batch, more)
-        self._batch = done.batch if more else None
+        done, batch = self._call(steps, self._batch, more)
+        self._batch = batch if more else None
         return done
 
     def idle(self, steps: int) -> Done:
         """Does some steps without data; those of a call that failed first."""
         nothing = tf.experimental.Optional.empty(self._iterator.element_spec)
-        return self._call(steps, nothing, False)
+        return self._call(steps, nothing, False)[0]
 
-    def _call(self, steps: int, batch: Any, more: bool) -> Done:
-        replicas, loop = self._trainer.replicas, self._trainer.loop
-        step, first = int(loop.step), 0
+    def _call(self, steps: int, batch: Any, more: bool) -> tuple[Done, Any]:
+        """Returns what was done, and the batch that is next."""
+        replicas, first = self._trainer.replicas, 0
         if self._failed:  # the others are still in that call
             call, self._failed = self._failed, None
             replicas.number_from(call.numbering)
-            first, steps = step - call.step, call.steps
+            first = int(self._trainer.loop.step) - call.step
+            steps = call.steps
         else:
-            self._failed = Call(replicas.numbering(), step, steps)
-        numbers = (tf.constant(n) for n in (steps, first))
-        logs, batch, trace, sent, did = self._compiled(
-            self._iterator, batch, *numbers, tf.constant(more)
+            self._failed = Call(replicas.numbering(), self.step, steps)
+        logs, batch, trace, did, *now = self._compiled(
+            self._iterator,
+            batch,
+            tf.constant(steps),
+            tf.constant(first),
+            tf.constant(more),
         )
-        self._failed = None
+        step, called, syncs, sent, theta = now
+        self._failed, self.step = None, int(step)
         estimates = trace.estimate.numpy()
         estimates[:first] = np.nan  # what they were was lost with that call
-        return Done(
+        done = Done(
             logs if did else None,
-            batch,
             estimates,
             trace.theta.numpy(),
             trace.cause.numpy(),
             bool(trace.finite),
-            sent,
+            bool(called),
+            (int(syncs), int(sent)),
+            float(theta),
         )
+        return done, batch
 
 
 def compile_steps(trainer: Trainer) -> Callable:
@@ -118,9 +130,8 @@ def compile_steps(trainer: Trainer) -> Callable:
 
     It takes the iterator, the batch of the first step (an Optional), the
     number of steps, that of the first one to be done, and whether the epoch
-    goes on; it returns logs, the next batch, a StepTrace, what was sent, and
-    whether a step had data. The batch of the next step is drawn before the
-    exchange of this one, which so tells all workers when there is none.
+    goes on. The batch of the next step is drawn before the exchange of this
+    one, which so tells all workers when there is none.
     """
     loop, worker, call = trainer.loop, trainer.worker, trainer.home.call
 
@@ -145,7 +156,8 @@ def compile_steps(trainer: Trainer) -> Callable:
         (_, batch, logs), trace = loop.run_steps(
             steps, start, local_step, first
         )
-        return logs, batch, trace, loop.sent(), did
+        now = loop.step.read_value(), trainer.home.called(), *loop.sent()
+        return logs, batch, trace, did, *now, loop.theta.read_value()
 
     return tf.function(compiled, reduce_retracing=True)
 

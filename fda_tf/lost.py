@@ -16,6 +16,8 @@ LONGEST = 300  # characters of what somebody else says
 _SIGN = "fda_tf was told: "
 _TOLD = re.compile(_SIGN + "(.*)")
 _TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
+_LATE = "Collective has timed out"
+_NO_ANSWER = "Deadline Exceeded"
 _ABORTED = "Collective ops is aborted"
 _WHERE = (" ", "Graph execution error", "Detected at node", "<stack traces")
 _SAYS = re.compile(f"^.*{_ABORTED} by: ", re.MULTILINE | re.DOTALL)
@@ -58,17 +60,20 @@ def in_words(
     told = _TOLD.search(text)
     if told:
         return told[1]
+    says = _gist(_SAYS.sub("", text))
     if isinstance(error, GONE):
-        what = _lost(text, worker, addresses, chiefs)
-        if isinstance(error, tf.errors.DeadlineExceededError):
-            what = _LATE.format(timeout)
+        # By now what is lost is named, but for a chief that does not answer.
+        silent = {0} - {worker} if says.startswith(_NO_ANSWER) else set()
+        what = _lost(_named(text, chiefs) - {worker} or silent, addresses)
+        if _LATE in text:
+            what = _WAITED.format(timeout)
     elif isinstance(error, tf.errors.InternalError) and _ABORTED in text:
         what = _OTHERWISE
     else:
         return None
     return (
         f"Worker {worker} {what} All processes must be started again. "
-        f"TensorFlow says: {_gist(_SAYS.sub('', text))}"
+        f"TensorFlow says: {says}"
     )
 
 
@@ -79,21 +84,26 @@ def _gist(text: str) -> str:
     return next(iter(telling + lines), "")[:LONGEST]
 
 
-def _lost(text: str, worker: int, addresses: Sequence[str], chiefs: int) -> str:
+def _named(text: str, chiefs: int) -> set[int]:
+    """Returns the workers that TensorFlow names as tasks."""
     # After this word are those that are lost, before it one that says so.
     tasks = _TASK.findall(text.partition("unhealthy")[2] or text)
-    numbers = [
-        int(task) + (chiefs if job == "worker" else 0) for job, task in tasks
+    return {int(k) + (chiefs if job == "worker" else 0) for job, k in tasks}
+
+
+def _lost(workers: set[int], addresses: Sequence[str]) -> str:
+    who = [
+        f"worker {k} ({addresses[k]})"
+        for k in sorted(workers)
+        if k < len(addresses)
     ]
-    others = {k for k in numbers if k != worker and k < len(addresses)}
-    who = [f"worker {k} ({addresses[k]})" for k in sorted(others)]
     return (
         f"lost {' and '.join(who) or 'another worker'}: it was killed, cut "
         "off or stopped, or it failed; see its own output."
     )
 
 
-_LATE = (
+_WAITED = (
     "waited {:g} s for the others, of whom not all took part; see their own "
     "output. Where that long is no fault, give connect() a longer timeout."
 )

@@ -8,6 +8,7 @@ import numpy as np
 from fda_tf.execution import Done
 from fda_tf.points import Points
 from fda_tf.sync import VarianceThreshold
+from fda_tf.trainer import Trainer
 from fda_tf.training import CAUSES, Loop
 
 
@@ -20,9 +21,10 @@ class Record:
 
     def __init__(self, callback: Any):
         self.syncs, self.variance = callback.syncs, callback.variance
-        self._sync = callback.sync
+        self._name, self._sync = type(callback).__name__, callback.sync
         self._points: Points | None = None
-        self.loop: Loop | None = None
+        self._loop: Loop | None = None
+        self._sent, self._theta = (0, 0), 0.0  # as they are now
 
     def open(self, board: keras.callbacks.TensorBoard | None) -> None:
         """Writes points, too, if there is a TensorBoard callback here."""
@@ -35,6 +37,21 @@ class Record:
             self._points.close()
         self._points = None
 
+    def begin(self, trainer: Trainer) -> None:
+        """Begins with what a trainer has done until now.
+
+        Raises:
+          ValueError: if its model has logs by names that are ours.
+        """
+        self._loop = trainer.loop
+        self._look()
+        both = sorted(self.logs().keys() & set(trainer.worker.logs))
+        if both:
+            raise ValueError(
+                f"The model's train_step returns {', '.join(both)}, and so do "
+                f"the logs of {self._name}. Give the model's another name."
+            )
+
     def steps(self, last: int, done: Done) -> None:
         """Writes down what some steps did.
 
@@ -43,41 +60,38 @@ class Record:
           done: what they did.
         """
         first = last - len(done.causes) + 1
-        if self.loop.monitor is not None:
+        self._sent, self._theta = done.sent, done.theta
+        if self._loop.monitor is not None:
             self.variance.extend(done.estimates.tolist())
-        for i in np.flatnonzero(done.causes):
-            cause = CAUSES[done.causes[i]]
-            self.synchronised(first + i, cause, done.estimates[i])
         if self._points:
             self._points.checks(first, done.estimates, done.thetas)
+        for i in np.flatnonzero(done.causes):
+            cause = CAUSES[done.causes[i]]
+            self._note(first + i, cause, done.estimates[i])
 
-    def synchronised(
-        self, step: int, cause: str, estimate: float = np.nan
-    ) -> None:
-        """Writes down a synchronisation."""
+    def synchronised(self, cause: str) -> None:
+        """Writes down a synchronisation between two epochs, or at the end."""
+        self._note(self._loop.step, cause, np.nan)
+        self._look()
+
+    def logs(self) -> dict[str, Any]:
+        """Returns what the logs have besides Keras' own."""
+        syncs, sent = self._sent
+        extra = {"syncs": syncs, "mb_sent": sent / 1e6}
+        if isinstance(self._sync, VarianceThreshold):
+            # Of one worker alone, it is 0.
+            extra["variance"] = self.variance[-1] if self.variance else 0.0
+            extra["theta"] = self._theta
+        return extra
+
+    def _look(self) -> None:
+        syncs, sent = self._loop.sent()
+        self._sent = int(syncs), int(sent)
+        self._theta = float(self._loop.theta)
+
+    def _note(self, step: Any, cause: str, estimate: float) -> None:
         self.syncs.append(
             {"step": int(step), "cause": cause, "estimate": float(estimate)}
         )
         if self._points:
             self._points.synchronisation(int(step), estimate)
-
-    def logs(self) -> dict[str, Any]:
-        """Returns what the logs have besides Keras' own."""
-        syncs, sent = self.loop.sent()
-        return self.logs_of(syncs, sent)
-
-    def logs_of(self, syncs: Any, sent: Any) -> dict[str, Any]:
-        """Returns the same, when what was sent is known."""
-        extra = {"syncs": syncs, "mb_sent": sent / 1e6}
-        if isinstance(self._sync, VarianceThreshold):
-            # Of one worker alone, it is 0.
-            extra["variance"] = self.variance[-1] if self.variance else 0.0
-            extra["theta"] = self.loop.theta.read_value()
-        return extra
-
-    def names(self) -> set[str]:
-        """Returns the names in the logs that are ours."""
-        names = {"syncs", "mb_sent"}
-        if isinstance(self._sync, VarianceThreshold):
-            names |= {"variance", "theta"}
-        return names

@@ -192,6 +192,7 @@ class Replicas:
 
 LAST_WORDS_SECONDS = 0.5
 TELLING_SECONDS = 5.0
+END_SECONDS = 10.0  # of a process that has failed
 
 _connected: list[Replicas] = []
 
@@ -238,11 +239,13 @@ def connect(
         context.check_unused()
         with rendezvous.listen(addresses[index]) as listener:  # is it free?
             host, own_port = listener.getsockname()[:2]
-        rendezvous.meet(addresses, index, start_timeout)
+        # What can fail here comes first: from the meeting on others wait.
         context.configure_heartbeat(cluster)
         context.take_own_gpu(addresses, index)
+        rendezvous.meet(addresses, index, start_timeout)
         with _exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
+            _refuse_other_strategies()
             closed = own_address.close_others(host, own_port)
             replicas = Replicas(index, addresses, strategy, timeout)
             replicas.sum(1)  # everyone is there
@@ -309,8 +312,14 @@ def _exit_after(seconds: float) -> Iterator[None]:
 def _tell_at_exit(replicas: Replicas) -> None:
     """Tells the others, who may wait for us, of the error that ends us."""
     error = getattr(sys, "last_value", None)  # that nobody has caught
-    if error is not None:
-        replicas.give_up(error)
+    if error is None:
+        return
+    replicas.give_up(error)
+    # TensorFlow may take a minute to end its datasets: tf.data's threads can
+    # miss that they are to end, and then sleep on. Others wait for this end.
+    faulthandler.dump_traceback_later(
+        END_SECONDS, exit=True, file=open(os.devnull, "w")
+    )
 
 
 def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:
@@ -342,3 +351,20 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
             "one worker with one GPU. Set CUDA_VISIBLE_DEVICES for each."
         )
     return strategy
+
+
+def _refuse_other_strategies() -> None:
+    """Makes it an error in words to make another strategy of this kind.
+
+    In the scope of one, as in TensorFlow's guides, Keras' `fit` fails before
+    it calls any callback.
+    """
+
+    def refuse(self, *args, **kwargs):
+        raise RuntimeError(
+            "fda_tf.connect() has joined the workers already; expected no "
+            "other MultiWorkerMirroredStrategy. Make and compile the model "
+            "without strategy.scope(), and make no strategy."
+        )
+
+    tf.distribute.MultiWorkerMirroredStrategy.__init__ = refuse

@@ -8,6 +8,7 @@ import numpy as np
 
 from fda_tf import callback_list, callback_state, saved, specs, sync_table
 from fda_tf.checkpoint import Checkpoint
+from fda_tf.making import Made
 from fda_tf.preemption import Preemption
 from fda_tf.progress import ENDLESS, Progress
 from fda_tf.record import Record
@@ -37,7 +38,8 @@ class Resuming:
     ):
         self.checkpoint, self._replicas = checkpoint, replicas
         self._progress, self._record = progress, record
-        self._preemption = Preemption()
+        self._preemption = Preemption(self._call_meeting)
+        self._trainer: Trainer | None = None
         self._stopped = False
         self.found: saved.Saved | None = None  # not gone on from yet
         self.callbacks: Sequence[Any] = ()  # whose memory is kept
@@ -53,6 +55,10 @@ class Resuming:
     def preempted(self) -> bool:
         """Whether this worker has got SIGTERM."""
         return self._preemption.came
+
+    def _call_meeting(self) -> None:
+        if self._trainer is not None:
+            self._trainer.home.call_meeting()
 
     # Going on.
 
@@ -84,6 +90,7 @@ class Resuming:
 
     def restore(self, trainer: Trainer) -> None:
         """Puts the model and the record back."""
+        self._trainer = trainer
         if self.found:
             history = self.found.history()
             self._record.variance[:] = history[0].tolist()
@@ -140,17 +147,16 @@ class Resuming:
         """Says whether training was stopped, and is not to go on."""
         self._stopped = stopped
 
-    def save(self, trainer: Trainer, spec: Any) -> None:
+    def save(self, made: Made) -> None:
         """Writes a checkpoint; all workers must.
 
         Args:
-          trainer: this process's worker.
-          spec: of the batches.
+          made: what trains.
         """
         memory, arrays = callback_state.collect(self.callbacks)
         syncs = sync_table.to_arrays(self._record.syncs)
         progress = self._progress
-        trainer.save(
+        made.trainer.save(
             self.checkpoint,
             history=[np.float32(self._record.variance), *syncs, *arrays],
             callbacks=memory,
@@ -160,5 +166,5 @@ class Resuming:
             steps=progress.steps,
             start=progress.start,
             stopped=self._stopped,
-            spec=specs.to_json(spec),
+            spec=specs.to_json(made.spec),
         )

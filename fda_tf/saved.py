@@ -13,7 +13,7 @@ from absl import logging
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.checkpoint_part import DamagedError
 
-ENDLESS = 2**62  # above all steps
+NONE, ENDLESS = -1, 2**62  # below and above all steps
 HISTORY = "history/"  # begins the names of arrays that are no variables
 OURS = "fda_tf"  # the name of what a run was set to, among the facts
 
@@ -51,12 +51,12 @@ def newest(checkpoint: Checkpoint, replicas: Any) -> Saved | None:
     me, count = replicas.index, replicas.count
     step = _newest_sound(checkpoint, replicas)
     found = _newest_of_others(checkpoint, replicas, step)
-    if found is None and step:
+    if found is None and step != NONE:
         read = all_or_none(replicas, lambda: checkpoint.read(step, me, count))
         found = Saved(step, count, *read)
     if found is None:
         _refuse_what_is_lost(checkpoint, replicas)
-    last = found.step if found else 0
+    last = found.step if found else NONE
     all_or_none(replicas, lambda: checkpoint.rewind(last, me, count))
     return found
 
@@ -85,7 +85,7 @@ def all_or_none(replicas: Any, function: Callable[[], Any]) -> Any:
 
 
 def _newest_sound(checkpoint: Checkpoint, replicas: Any) -> int:
-    """Returns the newest step of which all K parts are sound; 0 if none."""
+    """Returns the newest step of which all K parts are sound, or NONE."""
     mine = checkpoint.found(replicas.index, replicas.count)
     step = ENDLESS
     while True:
@@ -97,9 +97,9 @@ def _newest_sound(checkpoint: Checkpoint, replicas: Any) -> int:
 
 
 def _at_most(mine: Iterator[tuple[int, int]], step: int, low: int) -> int:
-    """Returns the first of our steps that is at most `low`; 0 if none."""
+    """Returns the first of our steps that is at most `low`, or NONE."""
     while step > low or step == ENDLESS:
-        step = next(mine, (0,))[0]
+        step = next(mine, (NONE,))[0]
     return step
 
 

@@ -209,7 +209,7 @@ class Trainer:
 
 def _spec(leaf: Any) -> tf.TensorSpec:
     """Returns the spec of batches of any size, of arrays, tensors or specs."""
-    if isinstance(leaf, tf.TensorSpec):
+    if leaf is None or isinstance(leaf, tf.TensorSpec):
         return leaf
     tensor = tf.convert_to_tensor(leaf)
     return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)

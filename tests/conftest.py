@@ -19,6 +19,15 @@ def data_dir():
 
 
 @pytest.fixture(scope="session")
+def stopped(tmp_path_factory):
+    """What two workers did whose runs were stopped, and went on."""
+    from processes import run_resume_job
+
+    names = ("SIGTERM", "train, SIGTERM", "own loop", "own step", "refusals")
+    return run_resume_job(tmp_path_factory.mktemp("stopped"), names)
+
+
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """60 images of two blots, to train on in a moment."""
     from command_line import npz

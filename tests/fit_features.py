@@ -16,7 +16,12 @@ import fda_tf
 
 BATCH, BATCHES, THETA = 8, 11, 0.5
 EPOCHS = 2
-FEW = ("arrays", "shards of 11 and 9", "error in on_train_batch_end")
+FEW = (  # for the larger clusters
+    "arrays",
+    "shards of 11 and 9",
+    "error in on_train_batch_end",
+    "after all that",
+)
 
 
 def part(worker, workers, batches=BATCHES):
@@ -26,7 +31,10 @@ def part(worker, workers, batches=BATCHES):
 
 
 def batched(data):
-    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # ending, its thread may wait for long
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+    return dataset.with_options(options)
 
 
 def unknown(dataset):
@@ -248,7 +256,12 @@ def differing(data, odd):
     def linear():
         return small.linear_model()
 
+    def in_a_scope():
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            return linear()
+
     return {
+        "model in a scope": lambda: fit(in_a_scope() if odd else linear()),
         "other theta": lambda: fit(linear(), 2.0 if odd else 1.0),
         "other monitor": lambda: fit(linear(), 1.0, "exact" if odd else "max"),
         "other model": lambda: fit(small.rich_model() if odd else linear()),
@@ -335,6 +348,15 @@ def points(folder):
                     point = [event.step, float(number)]
                     tags.setdefault(value.tag, []).append(point)
     return tags
+
+
+class Halves(keras.callbacks.Callback):
+    """Changes the model at the end of the first epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            weights = self.model.get_weights()
+            self.model.set_weights([w / 2 for w in weights])
 
 
 class Evaluates(keras.callbacks.Callback):
@@ -465,6 +487,9 @@ def features(replicas, folder):
         ),
         "evaluation on one": lambda: course().fit(
             batched(data), callbacks=[Evaluates(validation)] if odd else []
+        ),
+        "model changed": lambda: course().fit(
+            batched(data), callbacks=[Halves()]
         ),
         "shuffles": shuffled,
         "pooled": lambda: pooled(course(), data, odd),

@@ -1,5 +1,6 @@
 """Starts real worker processes with a hard time limit."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -51,3 +52,17 @@ def run_cluster(script, arguments, workers, seconds):
     """Runs a script on a new cluster of this machine; see `run_workers`."""
     extras = [{"TF_CONFIG": config} for config in launch.tf_configs(workers)]
     return run_workers(script, arguments, extras, seconds)
+
+
+def run_resume_job(folder, names, workers=2, seconds=280):
+    """Runs what is named; returns what each worker did, and what it said."""
+    results = run_cluster(
+        "resume_job.py", [str(folder), *names], workers, seconds
+    )
+    for code, output in results:
+        assert code == 0, output[-3000:]
+    reports = [
+        json.loads((folder / f"{workers}-{k}.json").read_text())
+        for k in range(workers)
+    ]
+    return reports, [output for _, output in results]

@@ -125,7 +125,6 @@ class Case:
 BATCHES, EPOCH, VALIDATION = (
     "on_train_batch_end", "on_epoch_end", "on_test_batch_end",
 )  # fmt: skip
-QUICK = ("second epoch", "executions of 4", "SIGTERM")
 
 
 # With another number of workers: after 8 steps of four, 5 of them an epoch,
@@ -160,6 +159,10 @@ def cases():
         "SIGTERM, validation": watched((VALIDATION, 3, "SIGTERM"), 100, [20]),
         "executions of 4": plain(
             (BATCHES, 5, error), 3, [18, 15, 12], weighed, build=fours
+        ),
+        # The others hear of it at step 9, after the checkpoint of step 8.
+        "between rounds": Case(
+            (BATCHES, 5, error), 4, [4], linear, sync=fda_tf.Every(steps=9)
         ),
         "own train_step": plain(
             (BATCHES, 17, error), 4, [16, 12, 8], shard,

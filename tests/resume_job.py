@@ -140,6 +140,7 @@ def rest(replicas, folder):
         "other workers": other_workers,
         "refusals": refusals,
         "kill": kill,
+        "own step": lambda: resume_more.own_step(replicas),
         "full disk": full_disk,
     }
 

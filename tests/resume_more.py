@@ -41,7 +41,10 @@ def trains():
     rich = {"sync": threshold(0.05, "linear")}
     return {
         "train": ((17, "error"), 7, [14, 7], small.rich_model, rich),
-        "train, SIGTERM": ((10, "SIGTERM"), 100, [11], small.rich_model, rich),
+        "train, SIGTERM": (
+            (10, "SIGTERM"), 100, [11], linear,
+            {"sync": threshold(0.2, "linear")},
+        ),
         "train, SIGTERM between rounds": (
             (10, "SIGTERM"), 100, [18], linear,
             {"sync": fda_tf.Every(steps=9), "evaluate_every": 5},
@@ -100,6 +103,7 @@ def refusals(replicas, folder):
     """Returns name -> a run that all workers refuse to go on with."""
     wide = threshold(0.2, "linear")
     own = small.shards(replicas.count, SAMPLES)[replicas.index]
+
     def clipped(seed):
         return fit_cases._linear(lambda: keras.optimizers.SGD(0.3, clipnorm=1))(
             seed
@@ -134,7 +138,6 @@ def refusals(replicas, folder):
         "fit, theta": lambda: refuse_fit(sync=threshold(0.3, "linear")),
         "fit, optimizer": lambda: refuse_fit(clipped),
         "fit, folder": lambda: refuse_fit(directory=odd / "fit"),
-        "train, model": lambda: refuse_train(rich),
         "train, monitor": lambda: refuse_train(sync=threshold(0.2, "naive")),
         "train, folder": lambda: refuse_train(directory=odd / "train"),
         "own loop, folder": lambda: refuse_own_loop(odd / "loop"),
@@ -174,6 +177,48 @@ def own_loop(replicas, folder=None, every=5, stop_at=None):
         "losses": losses,
         "counters": trainer.counters(),
     }
+
+
+def own_step(replicas):
+    """A loop whose local steps are its own, too; returns what it saw."""
+    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    model = linear(1 + replicas.index)
+    data = fda_tf.shard(own, BATCH, mine=True, steps_per_epoch=30)
+    trainer = fda_tf.Trainer(
+        model, data.element_spec, sync=threshold(0.5, "naive")
+    )
+
+    @tf.function
+    def local_step(x, y):
+        with tf.GradientTape() as tape:
+            loss = model.loss(y, model(x, training=True))
+        weights = model.trainable_variables
+        model.optimizer.apply(tape.gradient(loss, weights), weights)
+
+    seen = {"syncs": [], "own": [], "averages": [], "lent": [], "back": []}
+    for step, batch in enumerate(data, 1):
+        local_step(*batch)
+        if trainer.after_step():
+            seen["syncs"].append(step)
+        if step in (7, 19):
+            seen["own"].append(small.flat(model).tolist())
+            average = trainer.averaged_weights()
+            seen["averages"].append(np.concatenate(average, None).tolist())
+            with contextlib.suppress(Stop), trainer.averaged() as same:
+                seen["lent"].append(small.flat(same).tolist())
+                raise Stop
+            seen["back"].append(small.flat(model).tolist())
+    odd = replicas.index == 1
+    seen["agree"] = [trainer.agree(False), trainer.agree(odd)]
+    trainer.finish()
+    seen["final"] = small.flat(model).tolist()
+    seen["counters"] = trainer.counters()
+    x, y = own[0][:BATCH], own[1][:BATCH]
+    try:
+        trainer.step((np.full_like(x, np.nan if odd else 0.0), y))
+    except FloatingPointError as error:
+        seen["error"] = str(error)
+    return seen
 
 
 def full_disk(replicas, directory=None, fills=None):
@@ -225,7 +270,6 @@ def opened(replicas, folder):
         "model": [v.numpy().tolist() for n in names for v in now[n]],
         "slots": [v.numpy().tolist() for v in model.optimizer.variables],
         "w0": np.concatenate([b.numpy() for b in loop.w0]).tolist(),
-        "weights": small.flat(model).tolist(),
         "interval": int(loop.interval),
         "step": int(loop.step),
         "seeds": [

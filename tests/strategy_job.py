@@ -2,7 +2,7 @@
 
 
 def main():
-    """Ends as `fda_tf.train` refuses that."""
+    """Ends at the strategy; Keras' fit would say nothing of use."""
     import keras
     import numpy as np
     import tensorflow as tf

@@ -1,5 +1,6 @@
 """`model.fit` on clusters of real processes, against known answers."""
 
+import functools
 import json
 import re
 
@@ -15,41 +16,49 @@ import tensorflow as tf
 import fda_tf
 from fda_tf import data
 
-CASES = list(fit_cases.cases())
 RATE, BATCH, BATCHES = small.RATE, fit_features.BATCH, fit_features.BATCHES
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def cluster(request, tmp_path_factory):
-    """What every worker of a cluster of 2 or 4 processes did, by case."""
-    folder = tmp_path_factory.mktemp("fit")
-    results = processes.run_cluster(
-        "fit_job.py", [str(folder)], request.param, seconds=280
-    )
-    for code, output in results:
-        assert code == 0, output[-3000:]
-    return [
-        json.loads((folder / f"{k}.json").read_text())
-        for k in range(request.param)
-    ]
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """Returns name -> what each worker did, for a number of processes."""
+
+    @functools.cache
+    def run(workers):
+        folder = tmp_path_factory.mktemp("fit")
+        results = processes.run_cluster(
+            "fit_job.py", [str(folder)], workers, seconds=280
+        )
+        for code, output in results:
+            assert code == 0, output[-3000:]
+        files = [folder / f"{k}.json" for k in range(workers)]
+        reports = [json.loads(file.read_text()) for file in files]
+        return {name: [r[name] for r in reports] for name in reports[0]}
+
+    return run
 
 
-def case(cluster, name):
+def on_four(names, few):
+    """Returns (workers, name): two processes do all, four do a few."""
+    return [(2, name) for name in names] + [(4, n) for n in names if n in few]
+
+
+def case(cluster, name, workers=2):
     """Returns what each worker did in a case."""
-    if name not in cluster[0]:
-        pytest.skip("two processes do all cases, four do a few")
-    workers = [worker[name] for worker in cluster]
-    for worker in workers:
+    done = cluster(workers)[name]
+    for worker in done:
         assert "error" not in worker, worker
-    return workers
+    return done
 
 
 # Against the simulation.
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_fit_does_as_the_simulation(cluster, name):
-    workers = case(cluster, name)
+@pytest.mark.parametrize(
+    ("count", "name"), on_four(fit_cases.cases(), fit_cases.FEW)
+)
+def test_fit_does_as_the_simulation(cluster, count, name):
+    workers = case(cluster, name, count)
     build, options, change = fit_cases.cases()[name]
     shards = small.shards(len(workers), fit_cases.SAMPLES)
     at_once = fit_cases.BATCH * len(workers)
@@ -114,9 +123,11 @@ def projection(name):
     return {"sketch": lambda u: (matrix @ u).reshape(shape)}
 
 
-@pytest.mark.parametrize("name", fda_tf.MONITORS)
-def test_fit_decides_as_the_numpy_twin(cluster, name):
-    workers = case(cluster, name)
+@pytest.mark.parametrize(
+    ("count", "name"), on_four(fda_tf.MONITORS, fit_cases.FEW)
+)
+def test_fit_decides_as_the_numpy_twin(cluster, count, name):
+    workers = case(cluster, name, count)
     theta = fit_cases.cases()[name][1]["sync"].theta
     shards = small.shards(len(workers), fit_cases.SAMPLES)
     source = data.ArraySource(shards, fit_cases.BATCH)
@@ -182,21 +193,20 @@ def assert_as(workers, expected):
         np.testing.assert_allclose(got["weights"], weights.ravel(), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "arrays",
-        "finite",
-        "PyDataset",
-        "repeated",
-        "unknown length",
-        "evaluation on one",
-        "after all that",
-    ],
-)
-def test_whatever_the_input_fit_does_as_the_twin(cluster, name):
-    workers = case(cluster, name)
-    assert_as(workers, twin(len(workers), 2 * BATCHES))
+INPUTS = [
+    "arrays",
+    "finite",
+    "PyDataset",
+    "repeated",
+    "unknown length",
+    "evaluation on one",
+    "after all that",
+]
+
+
+@pytest.mark.parametrize(("count", "name"), on_four(INPUTS, fit_features.FEW))
+def test_whatever_the_input_fit_does_as_the_twin(cluster, count, name):
+    assert_as(case(cluster, name, count), twin(count, 2 * BATCHES))
 
 
 def test_a_loop_of_ones_own_does_as_the_twin(cluster):
@@ -229,6 +239,20 @@ def test_fitting_again_begins_a_round_at_the_average(cluster):
     for worker in workers:
         assert worker["second"]["epochs"] == 1  # it began with the sixth
         assert worker["second"]["history"]["syncs"][-1] > len(first[0])
+
+
+def test_a_callback_may_change_the_model_at_an_epochs_end(cluster):
+    workers = case(cluster, "model changed")
+    syncs, _, average = twin(2, BATCHES)
+    later, _, weights = twin(2, BATCHES, w0=average / 2)
+    for worker in workers:
+        assert [s for s, cause in worker["syncs"] if cause == "threshold"] == [
+            *syncs,
+            *(BATCHES + step for step in later),
+        ]
+        np.testing.assert_allclose(
+            worker["weights"], weights.ravel(), atol=1e-5
+        )
 
 
 # What a fit shows.
@@ -362,17 +386,17 @@ def test_workers_with_the_same_seed_shuffle_and_drop_apart(cluster):
 # How a fit ends.
 
 
-@pytest.mark.parametrize(
-    ("name", "epochs"),
-    [
-        ("shards of 11 and 9", 2),
-        ("shards of 11 and 9, unknown", 2),
-        ("shards of 11 and 9, one unknown", 3),
-    ],
-)
-def test_the_shortest_shard_ends_an_epoch(cluster, name, epochs):
-    workers = case(cluster, name)
-    assert_as(workers, twin(len(workers), 9 * epochs, epoch=9))
+SHORTEST = {
+    "shards of 11 and 9": 2,
+    "shards of 11 and 9, unknown": 2,
+    "shards of 11 and 9, one unknown": 3,
+}
+
+
+@pytest.mark.parametrize(("count", "name"), on_four(SHORTEST, fit_features.FEW))
+def test_the_shortest_shard_ends_an_epoch(cluster, count, name):
+    workers = case(cluster, name, count)
+    assert_as(workers, twin(count, 9 * SHORTEST[name], epoch=9))
 
 
 def test_who_has_no_data_waits_for_the_next_exchange(cluster):
@@ -411,10 +435,8 @@ def test_one_worker_stops_all_at_the_next_exchange(cluster, name, steps, due):
     assert [worker["epochs"] for worker in workers] == [1, 1]
 
 
-def errors(cluster, name):
-    if name not in cluster[0]:
-        pytest.skip("two processes do all cases, four do a few")
-    return [worker[name].get("error", "") for worker in cluster]
+def errors(cluster, name, workers=2):
+    return [worker.get("error", "") for worker in cluster(workers)[name]]
 
 
 @pytest.mark.parametrize("name", ["NaN", "NaN, every 4"])
@@ -439,6 +461,7 @@ FAILURES = [
     "error in a PyDataset",
     "error in a step",
     "error in the validation data",
+    "model in a scope",
     "no batch, unknown",
 ]
 OWN = {
@@ -448,15 +471,16 @@ OWN = {
     "error in a PyDataset": "UnknownError: .*KeyError: 'mine'",
     "error in a step": "InvalidArgumentError: .*label value",
     "error in the validation data": "InvalidArgumentError: .*broken",
+    "model in a scope": "ValueError: The model .* inside strategy.scope()",
     "no batch, unknown": "ValueError: The data of worker 1 have no batch",
 }
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_an_error_on_one_worker_ends_all_in_words(cluster, name):
+@pytest.mark.parametrize(("count", "name"), on_four(FAILURES, fit_features.FEW))
+def test_an_error_on_one_worker_ends_all_in_words(cluster, count, name):
     own = OWN.get(name, "KeyError: 'mine'")
     told = "RuntimeError: Worker 1 failed; all workers stop: "
-    for k, error in enumerate(errors(cluster, name)):
+    for k, error in enumerate(errors(cluster, name, count)):
         words = f"{'' if k == 1 else told}{own}"
         assert re.match(words, error, re.DOTALL), error
 

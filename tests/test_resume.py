@@ -88,7 +88,7 @@ def lone():
     # on_progress, where it stops, comes before the checkpoint of its step.
     pytest.param(1, 1, [], marks=pytest.mark.slow),
     (6, 4, [4]),
-    (8, 4, [4]),  # an evaluation
+    pytest.param(8, 4, [4], marks=pytest.mark.slow),  # an evaluation
     pytest.param(9, 4, [8, 4], marks=pytest.mark.slow),
     (31, None, [30, 23, 15]),
 ])  # fmt: skip
@@ -122,6 +122,7 @@ def test_stopped_by_sigterm(tmp_path, lone):
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_sigterm_at_the_very_end(tmp_path, lone):
     def end(row):
         if row["step"] == STEPS:
@@ -141,6 +142,7 @@ def test_the_newest_checkpoint_is_torn(tmp_path, lone, caplog):
     assert "taking the one before it" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_that_is_over_is_not_run_again(tmp_path, lone):
     run(tmp_path)
     started = []
@@ -149,6 +151,7 @@ def test_a_run_that_is_over_is_not_run_again(tmp_path, lone):
     assert_equal(again, lone)
 
 
+@pytest.mark.slow
 def test_more_steps_go_on_as_if_never_stopped(tmp_path, lone):
     run(tmp_path, steps=23, evaluate_every=23)
     more = run(tmp_path)
@@ -158,6 +161,7 @@ def test_more_steps_go_on_as_if_never_stopped(tmp_path, lone):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_run_that_a_callback_ended_stays_ended(tmp_path):
     ended = run(tmp_path, on_evaluation=lambda row: row["step"] >= 15)
     assert len(ended.variance) == 15
@@ -172,7 +176,7 @@ decay = keras.optimizers.schedules.ExponentialDecay(0.06, 10, 0.5)
 OTHERS = {
     "datasets": {"data": batches},
     "independent": {"sampling": "independent"},
-    "server": {"server": adam_server},
+    "server": {"server": adam_server, "build": small.linear_model},
     "sketch": {"sync": threshold(0.05, "sketch")},
     "theta schedule": {"sync": threshold(decay, "exact")},
     "epochs": {"sync": fda_tf.Every(epochs=1.5)},
@@ -181,7 +185,7 @@ OTHERS = {
 }
 
 
-QUICK = ("datasets", "server")
+QUICK = ("server",)
 
 
 @pytest.mark.parametrize("name", [

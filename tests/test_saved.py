@@ -103,6 +103,11 @@ def test_the_newest_of_all(folders):
     assert_found(newest(folders, 3), 30, 3)
 
 
+def test_a_run_stopped_before_its_first_step(folders):
+    write_each(folders, [0], 2)
+    assert_found(newest(folders, 2), 0, 2)
+
+
 def test_one_was_killed_while_all_wrote(folders):
     write_each(folders, [10, 20], 3)
     for k in (0, 2):

@@ -1,0 +1,162 @@
+"""The steps of a fit's epochs, done together with the other workers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from fda_tf.execution import Done, Execution
+from fda_tf.making import Made
+from fda_tf.meetings import Meetings
+from fda_tf.progress import Progress
+from fda_tf.record import Record
+from fda_tf.resuming import Resuming
+
+
+class Steps:
+    """Does executions: with data, or without when others have to hear.
+
+    Args:
+      model: whose `stop_training` counts.
+      made: what to train with.
+      meetings: of the fit.
+      progress: of the fit.
+      record: of the fit.
+      resuming: of the fit.
+
+    Attributes:
+      logs: what the last step with data returned.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        made: Made,
+        meetings: Meetings,
+        progress: Progress,
+        record: Record,
+        resuming: Resuming,
+    ):
+        self._model, self._made, self._meetings = model, made, meetings
+        self._progress, self._record = progress, record
+        self._resuming = resuming
+        self._loop, self._home = made.trainer.loop, made.trainer.home
+        self._execution = Execution(made.trainer, made.compiled)
+        self.logs: dict[str, Any] = {}
+
+    def begin_epoch(self, iterator: Any) -> None:
+        """Takes an epoch's batches from Keras' iterator.
+
+        Raises:
+          ValueError: if there is none.
+        """
+        self.logs, ours = {}, None
+        progress, resuming = self._progress, self._resuming
+        if resuming.found:
+            ours = resuming.go_to_step(iterator)
+            if not progress.done:
+                self._model.reset_metrics()
+        elif (shard := getattr(iterator, "shard", None)) is not None:
+            progress.start = shard.position
+        if progress.over:
+            return
+        if not self._execution.begin_epoch(iterator, ours):
+            worker = self._meetings.replicas.index
+            raise no_batch(worker, progress.epoch)
+
+    def execute(self) -> bool:
+        """Does one execution; returns whether there still was one to do."""
+        self._progress.begin_execution()
+        if self._progress.over and self._progress.left:
+            return False
+        self._do(self._run)
+        return True
+
+    def idle(self, error: Exception | None = None) -> None:
+        """Goes on without data until all have met, or the epoch is over.
+
+        Args:
+          error: what to tell the others of.
+        """
+        self._home.call_meeting()
+        while not self._progress.over:
+            if not self._progress.left:
+                self._progress.begin_execution()
+            self._do(self._execution.idle, error)
+
+    def keep_cap(self) -> None:
+        """Keeps the cap in epochs, where their length is not known."""
+        every, loop = self._made.cap, self._loop
+        due = every and (self._progress.epoch + 1) % max(1, round(every)) == 0
+        if due and int(loop.interval) and not loop.nothing_to_average:
+            if not bool(loop.synchronise()):
+                self.raise_bad_drift()
+            self._record.synchronised("interval")
+
+    def raise_bad_drift(self) -> None:
+        """Raises FloatingPointError; all workers must."""
+        self._meetings.settled = True
+        self._loop.raise_bad_drift()
+
+    def _do(
+        self, do: Callable[[int], Done], error: Exception | None = None
+    ) -> None:
+        """Does what is left of an execution."""
+        progress, resuming = self._progress, self._resuming
+        while progress.left and not progress.over:
+            some = min(
+                progress.left,
+                progress.to_end(),
+                resuming.to_next(self._execution.step),
+            )
+            done = do(some)
+            progress.left -= some
+            progress.advance(len(done.causes))
+            self._note(done, error)
+            if progress.in_steps and resuming.is_due(self._execution.step):
+                resuming.save(self._made)
+
+    def _run(self, steps: int) -> Done:
+        if self._resuming.preempted:
+            self._home.call_meeting()
+        done = self._execution.run(steps, steps < self._progress.to_end())
+        self.logs = self.logs if done.logs is None else done.logs
+        return done
+
+    def _note(self, done: Done, error: Exception | None) -> None:
+        """Writes down what some steps did, and meets if one has called."""
+        if not done.finite:
+            self.raise_bad_drift()
+        if error is None:  # such as a full disk, on which nothing can be kept
+            self._record.steps(self._execution.step, done)
+        if done.called:
+            self._progress.over = True
+            if error is None:
+                self._meet()
+            else:
+                self._meetings.tell(error)
+
+    def _meet(self) -> None:
+        """Learns what ends the epoch on all workers."""
+        everyone = self._meetings.meet(
+            f"a step of epoch {self._progress.epoch + 1}",
+            stop=bool(self._model.stop_training),
+            preempted=self._resuming.preempted,
+            out_of_data=self._execution.out_of_data,
+        )
+        self._home.end_meeting()
+        if any(news["preempted"] for news in everyone):
+            self._progress.over = any(n["out_of_data"] for n in everyone)
+            self._resuming.save(self._made)
+            raise SystemExit(0)
+        if any(news["stop"] for news in everyone):
+            self._model.stop_training = True
+
+
+def no_batch(worker: int, epoch: int) -> ValueError:
+    """Returns the error of data without a batch."""
+    return ValueError(
+        f"The data of worker {worker} have no batch for epoch {epoch + 1}. "
+        "Give every worker at least one; repeat() data of which an epoch takes "
+        "only a part."
+    )
