@@ -8,15 +8,13 @@ import tensorflow as tf
 
 from fda_tf import plan
 from fda_tf import replicas as replicas_lib
-from fda_tf.callback_list import on_chief, put_first
+from fda_tf.callback_list import put_first
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.fitting import Fit
 from fda_tf.making import Made
 from fda_tf.monitors import Monitor
 from fda_tf.server import Average
 from fda_tf.sync import Every, Schedule, VarianceThreshold
-
-__all__ = ["FDA", "Averaging", "on_chief"]
 
 
 class Averaging(keras.callbacks.Callback):
@@ -27,11 +25,21 @@ class Averaging(keras.callbacks.Callback):
     as ever, as K = 1. Its place in `callbacks=` does not matter.
 
     At an epoch's end all workers see the average of the models and the same
-    numbers: metrics are reduced over the workers. The logs have besides
-    `variance`, `theta`, `syncs` and `mb_sent` (10^6 bytes, as the paper
-    counts them). `fit` ends with a synchronisation: all hold the same model.
-    Callbacks that write (ModelCheckpoint, TensorBoard, CSVLogger) do so on
-    worker 0 alone; `on_chief` makes it so for one's own.
+    numbers: metrics are reduced over the workers. The next epoch goes on with
+    each worker's own model, unless a callback has put something else in its
+    place: then with what that is on worker 0. `fit` ends with a
+    synchronisation: all hold the same model.
+
+    The logs have besides `variance`, `theta`, `syncs` and `mb_sent` (10^6
+    bytes, as the paper counts them), all as they are since the model was
+    compiled. Callbacks that write (ModelCheckpoint, TensorBoard, CSVLogger)
+    do so on worker 0 alone; `on_chief` makes it so for one's own. Beside
+    what TensorBoard writes are then the points `fda/variance`, `fda/theta`
+    and `fda/synchronisation`, by steps.
+
+    An epoch is as long as the shortest shard. A worker that has no data any
+    more, or whose callback stops training, ends the epoch on all of them at
+    the next exchange; one that fails ends `fit` on all, with its error.
 
     Args:
       sync: when to synchronise: `VarianceThreshold`, `Every`, `EveryStep`.
@@ -44,12 +52,18 @@ class Averaging(keras.callbacks.Callback):
 
     Attributes:
       syncs: a dict for each synchronisation: step, cause ("threshold",
-        "interval" or "end") and the estimate of the variance.
+        "interval" or "end") and the estimate of the variance. When `fit` is
+        called again, both lists go on, unless the model was compiled anew or
+        its epochs became of another length.
       variance: the estimate after each step, floats; empty without a monitor.
 
     Raises:
-      ValueError: for parts that make no algorithm.
-      RuntimeError: if there is a job and `connect()` was not called.
+      ValueError: for parts that make no algorithm; from `fit` on every
+        worker, for models, settings or callbacks that cannot work together.
+      RuntimeError: if there is a job and `connect()` was not called; from
+        `fit`, when another worker failed or was lost.
+      FloatingPointError: from `fit` on every worker, when one's drift is not
+        finite.
 
     Example:
       >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
@@ -85,7 +99,8 @@ class Averaging(keras.callbacks.Callback):
     def averaged_weights(self) -> list[np.ndarray]:
         """Returns the average as `model.set_weights` takes it.
 
-        All workers must ask, or this raises when the exchange has timed out.
+        All workers must ask, in `fit` at the same step, or this raises when
+        the exchange has timed out.
 
         Raises:
           RuntimeError: before the first step, and when others do not ask.

@@ -228,12 +228,15 @@ class Fit:
                 f"what follows epoch {epoch + 1}",
                 stop=bool(self.model.stop_training),
                 preempted=self._resuming.preempted,
+                changed=self._lent.changed(),
             )
             stopped = any(news["stop"] for news in everyone)
             preempted = any(news["preempted"] for news in everyone)
             self.model.stop_training = stopped
             self._resuming.stop(stopped)
             self._progress.end_epoch()
+            if any(news["changed"] for news in everyone):
+                self._begin_round()
             last = stopped or epoch + 1 >= self.callback.params["epochs"]
             step = int(self._made.trainer.loop.step)
             due = self._resuming.is_due(step, epochs_end=True) and not last
@@ -268,20 +271,20 @@ class Fit:
             # Such as the best weights, which EarlyStopping has restored.
             changed = self._lent is not None and self._lent.changed()
             everyone = self._meetings.meet("the end", changed=changed)
+            if any(news["changed"] for news in everyone):
+                self._begin_round()
             if self._made is not None:
-                self._end(any(news["changed"] for news in everyone))
+                self._lent.take_back()
+                trainer = self._made.trainer
+                if trainer.loop.finish():
+                    self._record.synchronised("end")
+                trainer.worker.assign(trainer.loop.averaged())
         self.leave()
 
-    def _end(self, changed: bool) -> None:
-        trainer = self._made.trainer
-        if changed:
-            take_chiefs(trainer)
-            self._lent.forget()
-        else:
-            self._lent.take_back()
-        if trainer.loop.finish():
-            self._record.synchronised("end")
-        trainer.worker.assign(trainer.loop.averaged())
+    def _begin_round(self) -> None:
+        """Begins a round from what a callback has put into the model."""
+        take_chiefs(self._made.trainer)
+        self._lent.forget()
 
     # Errors.
 

@@ -59,7 +59,7 @@ class Recorder:
         self._variance: list[np.ndarray] = []
         self._theta: list[np.ndarray] = []
         self._last_sync, self._stopped = 0, False
-        self._preemption = Preemption()
+        self._preemption = Preemption(loop.workers.call_meeting)
         self._state: State | None = None
         self._saved_at = -1  # the step of the last checkpoint
         self._calls = self._timed_steps = 0

@@ -60,8 +60,11 @@ def in_words(
     told = _TOLD.search(text)
     if told:
         return told[1]
+    says = _gist(_SAYS.sub("", text))
     if isinstance(error, GONE):
-        what = _lost(text, worker, addresses, chiefs)
+        # By now what is lost is named, but for a chief that does not answer.
+        silent = {0} - {worker} if says.startswith(_NO_ANSWER) else set()
+        what = _lost(_named(text, chiefs) - {worker} or silent, addresses)
         if _LATE in text:
             what = _WAITED.format(timeout)
     elif isinstance(error, tf.errors.InternalError) and _ABORTED in text:
@@ -70,7 +73,7 @@ def in_words(
         return None
     return (
         f"Worker {worker} {what} All processes must be started again. "
-        f"TensorFlow says: {_gist(_SAYS.sub('', text))}"
+        f"TensorFlow says: {says}"
     )
 
 
@@ -81,16 +84,19 @@ def _gist(text: str) -> str:
     return next(iter(telling + lines), "")[:LONGEST]
 
 
-def _lost(text: str, worker: int, addresses: Sequence[str], chiefs: int) -> str:
+def _named(text: str, chiefs: int) -> set[int]:
+    """Returns the workers that TensorFlow names as tasks."""
     # After this word are those that are lost, before it one that says so.
     tasks = _TASK.findall(text.partition("unhealthy")[2] or text)
-    numbers = [
-        int(task) + (chiefs if job == "worker" else 0) for job, task in tasks
+    return {int(k) + (chiefs if job == "worker" else 0) for job, k in tasks}
+
+
+def _lost(workers: set[int], addresses: Sequence[str]) -> str:
+    who = [
+        f"worker {k} ({addresses[k]})"
+        for k in sorted(workers)
+        if k < len(addresses)
     ]
-    others = {k for k in numbers if k != worker and k < len(addresses)}
-    if worker and not others and text.strip() == _NO_ANSWER:
-        others = {0}  # it is the chief that all report to
-    who = [f"worker {k} ({addresses[k]})" for k in sorted(others)]
     return (
         f"lost {' and '.join(who) or 'another worker'}: it was killed, cut "
         "off or stopped, or it failed; see its own output."

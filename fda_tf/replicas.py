@@ -192,6 +192,7 @@ class Replicas:
 
 LAST_WORDS_SECONDS = 0.5
 TELLING_SECONDS = 5.0
+END_SECONDS = 10.0  # of a process that has failed
 
 _connected: list[Replicas] = []
 
@@ -238,9 +239,10 @@ def connect(
         context.check_unused()
         with rendezvous.listen(addresses[index]) as listener:  # is it free?
             host, own_port = listener.getsockname()[:2]
-        rendezvous.meet(addresses, index, start_timeout)
+        # What can fail here comes first: from the meeting on others wait.
         context.configure_heartbeat(cluster)
         context.take_own_gpu(addresses, index)
+        rendezvous.meet(addresses, index, start_timeout)
         with _exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
             _refuse_other_strategies()
@@ -310,8 +312,14 @@ def _exit_after(seconds: float) -> Iterator[None]:
 def _tell_at_exit(replicas: Replicas) -> None:
     """Tells the others, who may wait for us, of the error that ends us."""
     error = getattr(sys, "last_value", None)  # that nobody has caught
-    if error is not None:
-        replicas.give_up(error)
+    if error is None:
+        return
+    replicas.give_up(error)
+    # TensorFlow may take a minute to end its datasets: tf.data's threads can
+    # miss that they are to end, and then sleep on. Others wait for this end.
+    faulthandler.dump_traceback_later(
+        END_SECONDS, exit=True, file=open(os.devnull, "w")
+    )
 
 
 def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:

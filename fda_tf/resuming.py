@@ -38,7 +38,8 @@ class Resuming:
     ):
         self.checkpoint, self._replicas = checkpoint, replicas
         self._progress, self._record = progress, record
-        self._preemption = Preemption()
+        self._preemption = Preemption(self._call_meeting)
+        self._trainer: Trainer | None = None
         self._stopped = False
         self.found: saved.Saved | None = None  # not gone on from yet
         self.callbacks: Sequence[Any] = ()  # whose memory is kept
@@ -54,6 +55,10 @@ class Resuming:
     def preempted(self) -> bool:
         """Whether this worker has got SIGTERM."""
         return self._preemption.came
+
+    def _call_meeting(self) -> None:
+        if self._trainer is not None:
+            self._trainer.home.call_meeting()
 
     # Going on.
 
@@ -85,6 +90,7 @@ class Resuming:
 
     def restore(self, trainer: Trainer) -> None:
         """Puts the model and the record back."""
+        self._trainer = trainer
         if self.found:
             history = self.found.history()
             self._record.variance[:] = history[0].tolist()

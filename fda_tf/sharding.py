@@ -203,6 +203,9 @@ def _epochs(
 
     options = tf.data.Options()
     options.deterministic = True
+    # Its thread can miss that an iterator ends, and hold up the end (of the
+    # process, too) for as long as the iterator was there, or a minute.
+    options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )

@@ -1,7 +1,8 @@
 """One worker of a job in which something goes wrong.
 
 python fault_job.py FOLDER SETTINGS, where SETTINGS are JSON: see `DEFAULTS`.
-It writes its pid, the steps that it has done, and its final weights.
+In the folder it keeps its pid, the steps that it has done, when the fault was,
+and how training ended.
 """
 
 import json
@@ -16,14 +17,14 @@ DEFAULTS = {
     "how": "fit",  # or "train"
     "epochs": 8,
     "pause": 0.0,  # seconds after each step, or each call of train's loop
-    "checkpoint": None,  # the folder; by default FOLDER's own
-    "every": 20,  # steps from one checkpoint to the next
     "start_timeout": 120.0,
     "fault": None,  # what goes wrong
     "at": 47,  # after which step
     "worker": 1,  # on which worker, and only in the first start
 }
 BATCH, STEPS = 8, 30  # of an epoch, with two workers
+EVERY = 20  # steps from one checkpoint to the next
+DISK = 3000  # bytes: more than all files need but a checkpoint's
 
 
 class FaultError(Exception):
@@ -36,10 +37,10 @@ def throw(error):
 
 
 def fill_disk():
-    """From now on no file of this process may grow past 1,000 bytes."""
+    """From now on no file of this process may grow past `DISK` bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, hard))
 
 
 AT_A_STEP = {
@@ -64,46 +65,46 @@ class Job:
         import fda_tf
 
         self.folder, self.settings = folder, settings
-        (folder / "pids").mkdir(exist_ok=True)
-        task = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
-        (folder / "pids" / str(task)).write_text(str(os.getpid()))
-        if task == settings["worker"] and settings["fault"] == "never comes":
-            time.sleep(600)
-        self.replicas = fda_tf.connect(settings["start_timeout"])
+        self.task = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+        self.write("pid", os.getpid())
         first = os.environ.get("FDA_TF_RESTART", "0") == "0"
-        mine = first and self.replicas.index == settings["worker"]
+        mine = first and self.task == settings["worker"]
         self.fault = settings["fault"] if mine else None
-        self.progress = (folder / f"steps-{self.replicas.index}").open("a")
+        if self.fault == "joining":
+            fda_tf.replicas._strategy = lambda *_: AT_A_STEP["kill"]()
+        self.replicas = fda_tf.connect(settings["start_timeout"])
+        self.progress = (folder / f"steps-{self.task}").open("a")
+
+    def write(self, name, what):
+        """Keeps what others are to know of this worker."""
+        (self.folder / f"{name}-{self.task}").write_text(json.dumps(what))
 
     def run(self):
-        """Trains to the end; writes the weights of the end."""
+        """Trains to the end; keeps what came out."""
         import keras
         import numpy as np
         import small
 
         import fda_tf
 
-        keras.utils.set_random_seed(self.replicas.index)
+        keras.utils.set_random_seed(self.task)
         if self.fault == "version":
             fda_tf.__version__ = "9.9"
         other = self.fault == "model"
         model = small.linear_model() if other else small.rich_model()
-        sync = fda_tf.VarianceThreshold(
-            0.5 if self.fault == "theta" else 0.05, "linear"
-        )
-        kept = fda_tf.Checkpoint(
-            self.settings["checkpoint"] or self.folder / "checkpoints",
-            every=self.settings["every"],
-        )
-        getattr(self, self.settings["how"])(model, sync, kept)
+        theta = 0.5 if self.fault == "theta" else 0.05
+        settings = {
+            "sync": fda_tf.VarianceThreshold(theta, "linear"),
+            "checkpoint": fda_tf.Checkpoint(self.folder / "saved", EVERY),
+        }
+        syncs = getattr(self, self.settings["how"])(model, settings)
         weights = [np.ravel(v.numpy()) for v in model.weights]
-        np.save(
-            self.folder / f"weights-{self.replicas.index}.npy",
-            np.concatenate([w for w in weights if w.dtype == np.float32]),
-        )
+        end = np.concatenate([w for w in weights if w.dtype == np.float32])
+        self.write("end", end.tobytes().hex())
+        self.write("syncs", [sync["step"] for sync in syncs])
 
-    def fit(self, model, sync, kept):
-        """Trains by Keras' fit."""
+    def fit(self, model, settings):
+        """Trains by Keras' fit; returns the synchronisations."""
         import keras
         import small
 
@@ -114,37 +115,35 @@ class Job:
                 int(model.optimizer.iterations)
             )
         )
+        fda = fda_tf.Averaging(**settings)
         data = fda_tf.shard(small.data(2 * BATCH * STEPS), BATCH)
         if self.fault == "data":
-            data = data.map(lambda x, y: (self.broken(x, y), y))
-        x, y = small.data(64, seed=1)
+            data = data.map(lambda x, y: (self.broken(x), y))
         model.fit(
             data,
-            validation_data=self.validation(x, y),
+            validation_data=self.validation(*small.data(64, seed=1)),
             epochs=self.settings["epochs"],
             verbose=0,
-            callbacks=[
-                done,
-                fda_tf.Averaging(sync, checkpoint=kept),
-            ],
+            callbacks=[done, fda],
         )
+        return fda.syncs
 
-    def train(self, model, sync, kept):
-        """Trains by fda_tf's own loop."""
+    def train(self, model, settings):
+        """Trains by fda_tf's own loop; returns the synchronisations."""
         import small
 
         import fda_tf
 
-        fda_tf.train(
+        history = fda_tf.train(
             model,
-            small.shards(2, 2 * BATCH * STEPS)[self.replicas.index],
+            small.shards(2, 2 * BATCH * STEPS)[self.task],
             steps=self.settings["epochs"] * STEPS,
             batch_size=BATCH,
-            sync=sync,
-            checkpoint=kept,
             validation_data=small.data(64, seed=1),
             on_progress=lambda row: self.step(row["step"]),
+            **settings,
         )
+        return history.syncs
 
     def step(self, step):
         """Called when a step is done, or some."""
@@ -152,42 +151,43 @@ class Job:
         self.progress.flush()
         time.sleep(self.settings["pause"])
         if step >= self.settings["at"] and self.fault in AT_A_STEP:
+            self.write("fault", time.time())
             fault, self.fault = self.fault, None
-            print(f"fault: {fault}", flush=True)
             AT_A_STEP[fault]()
 
-    def broken(self, x, y):
+    def fail(self, words):
+        """Fails, and says when."""
+        self.write("fault", time.time())
+        raise FaultError(words)
+
+    def broken(self, x):
         """Returns x, until data fail."""
         import tensorflow as tf
 
         left = [self.settings["at"]]
 
-        def fail(x):
+        def batch(x):
             left[0] -= 1
-            if not left[0]:
-                raise FaultError("the data's")
-            return x
+            return x if left[0] else self.fail("the data's")
 
-        broken = tf.numpy_function(fail, [x], x.dtype)
-        return tf.ensure_shape(broken, x.shape)
+        return tf.ensure_shape(tf.numpy_function(batch, [x], x.dtype), x.shape)
 
     def validation(self, x, y):
         """Returns validation data, which fail in the second epoch."""
         import keras
 
-        passes = []
+        failing, drawn = self.fault == "validation", []
 
         class Data(keras.utils.PyDataset):
             def __len__(self):
                 return 2
 
-            def __getitem__(self, i):
-                passes.append(i)
-                if failing and len(passes) > 3:
-                    raise FaultError("the validation data's")
+            def __getitem__(data, i):
+                drawn.append(i)
+                if failing and len(drawn) > 3:
+                    self.fail("the validation data's")
                 return x[i::2], y[i::2]
 
-        failing = self.fault == "validation"
         return Data()
 
 

@@ -31,7 +31,10 @@ def part(worker, workers, batches=BATCHES):
 
 
 def batched(data):
-    return tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+    options = tf.data.Options()
+    options.autotune.enabled = False  # ending, its thread may wait for long
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(BATCH)
+    return dataset.with_options(options)
 
 
 def unknown(dataset):
@@ -347,6 +350,15 @@ def points(folder):
     return tags
 
 
+class Halves(keras.callbacks.Callback):
+    """Changes the model at the end of the first epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 0:
+            weights = self.model.get_weights()
+            self.model.set_weights([w / 2 for w in weights])
+
+
 class Evaluates(keras.callbacks.Callback):
     """Evaluates by itself, at a step and at an epoch's end."""
 
@@ -475,6 +487,9 @@ def features(replicas, folder):
         ),
         "evaluation on one": lambda: course().fit(
             batched(data), callbacks=[Evaluates(validation)] if odd else []
+        ),
+        "model changed": lambda: course().fit(
+            batched(data), callbacks=[Halves()]
         ),
         "shuffles": shuffled,
         "pooled": lambda: pooled(course(), data, odd),

@@ -160,6 +160,10 @@ def cases():
         "executions of 4": plain(
             (BATCHES, 5, error), 3, [18, 15, 12], weighed, build=fours
         ),
+        # The others hear of it at step 9, after the checkpoint of step 8.
+        "between rounds": Case(
+            (BATCHES, 5, error), 4, [4], linear, sync=fda_tf.Every(steps=9)
+        ),
         "own train_step": plain(
             (BATCHES, 17, error), 4, [16, 12, 8], shard,
             build=fit_cases._own_step,

@@ -270,7 +270,6 @@ def opened(replicas, folder):
         "model": [v.numpy().tolist() for n in names for v in now[n]],
         "slots": [v.numpy().tolist() for v in model.optimizer.variables],
         "w0": np.concatenate([b.numpy() for b in loop.w0]).tolist(),
-        "weights": small.flat(model).tolist(),
         "interval": int(loop.interval),
         "step": int(loop.step),
         "seeds": [

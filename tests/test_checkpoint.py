@@ -1,5 +1,6 @@
 """Checkpoints on disk: what is read is what was written, or nothing is."""
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -496,23 +497,26 @@ def test_a_folder_that_another_worker_removes_as_it_is_made(saved, monkeypatch):
     assert_holds(saved, 4, 0, 1, 10)
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """No file of this process may grow past 10,000 bytes."""
+    """No file may grow past 10,000 bytes: pytest's own output, too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 @pytest.mark.parametrize("step", [3, 4])
 @pytest.mark.parametrize("size, facts", [(5000, {}), (10, {"a": "b" * 20_000})])
-def test_a_full_disk_leaves_all_as_it_was(saved, small_disk, step, size, facts):
+def test_a_full_disk_leaves_all_as_it_was(saved, step, size, facts):
     before = files(saved)
     arrays, _ = state(step, 0, size)
-    with pytest.raises(OSError, match=f"step-00000000{step}/worker-00000.*tmp"):
+    message = f"step-00000000{step}/worker-00000.*tmp"
+    with pytest.raises(OSError, match=message), small_disk():
         saved.write(step, 0, 1, arrays, facts)
     assert files(saved) == before
     for step in (1, 2, 3):

@@ -241,6 +241,20 @@ def test_fitting_again_begins_a_round_at_the_average(cluster):
         assert worker["second"]["history"]["syncs"][-1] > len(first[0])
 
 
+def test_a_callback_may_change_the_model_at_an_epochs_end(cluster):
+    workers = case(cluster, "model changed")
+    syncs, _, average = twin(2, BATCHES)
+    later, _, weights = twin(2, BATCHES, w0=average / 2)
+    for worker in workers:
+        assert [s for s, cause in worker["syncs"] if cause == "threshold"] == [
+            *syncs,
+            *(BATCHES + step for step in later),
+        ]
+        np.testing.assert_allclose(
+            worker["weights"], weights.ravel(), atol=1e-5
+        )
+
+
 # What a fit shows.
 
 

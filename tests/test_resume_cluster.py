@@ -158,14 +158,20 @@ def flat(part, *kinds):
 
 def check_taken_over(now, said, before, step):
     """All went on from the average of what the files say."""
-    mean = np.mean([flat(p, "weights") for p in before], 0, np.float64)
+    mean = [
+        np.mean([flat(part, kind) for part in before], 0, np.float64)
+        for kind in ("weights", "statistics")
+    ]
     old, count = len(before), len(now)
     for k, worker in enumerate(now):
         opened = worker["other workers"]["opened"]
-        np.testing.assert_array_equal(opened["weights"], np.float32(mean))
-        assert opened["w0"] == opened["weights"]
+        model = [np.ravel(v) for v in opened["model"]]
+        np.testing.assert_array_equal(
+            np.concatenate(model), np.float32(np.concatenate(mean))
+        )
+        np.testing.assert_array_equal(opened["w0"], np.float32(mean[0]))
         assert opened["interval"] == 0 and opened["step"] == step
-        slots = flat(before[k % old], "rest_0")
+        slots = flat(before[k % old], "rest_0", "rest_1")
         for slot in opened["slots"]:
             assert np.isin(np.float32(slot), np.float32(slots)).all()
     seeds = [str(w["other workers"]["opened"]["seeds"]) for w in now]

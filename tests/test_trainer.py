@@ -1,6 +1,8 @@
 """A training loop of one's own: alone as Keras' own, with others as FDA's."""
 
+import pathlib
 import re
+import sys
 
 import keras
 import numpy as np
@@ -92,6 +94,29 @@ def test_it_goes_on_from_what_it_saved(tmp_path):
     assert others == losses and len(losses) == 20
     assert_same(again.model, whole.model)
     assert again.counters() == whole.counters()
+
+
+def written():
+    """The bytes that this process has written, wherever to."""
+    lines = pathlib.Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["wchar"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts them")
+def test_a_checkpoint_writes_the_state_once(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((small.INPUTS,)), keras.layers.Dense(20_000)]
+    )
+    trainer = lone(small.compile_model(model, keras.optimizers.Adam()))
+    trainer.step(batches(1)[0])
+    before = written()
+    trainer.save(fda_tf.Checkpoint(tmp_path))
+    weights = model.count_params()
+    assert weights == (small.INPUTS + 1) * 20_000
+    state = 4 * weights * (1 + 2 + 1)  # the model, Adam's two slots, w_0
+    sizes = [f.stat().st_size for f in tmp_path.glob("*/*")]
+    assert state <= sum(sizes) <= 1.01 * state
+    assert written() - before <= 1.01 * state
 
 
 def test_facts_may_have_any_name(tmp_path):
