@@ -99,11 +99,15 @@ def test_all_workers_hold_the_same_final_model(cluster):
 
 @pytest.mark.parametrize("name", UNLIKE)
 def test_every_worker_refuses_in_words(cluster, name):
+    if name not in cluster[0]:
+        pytest.skip("two processes refuse all, four a few")
     for worker in cluster:
         assert re.search(UNLIKE[name], worker[name]["error"]), worker[name]
 
 
 def test_workers_alike_but_for_names_and_addresses_train(cluster):
+    if "alike" not in cluster[0]:
+        pytest.skip("two processes do it")
     for worker in cluster:
         assert worker["alike"].get("row", worker["alike"])["step"] == 6
 
