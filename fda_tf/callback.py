@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import plan
+from fda_tf import payloads, plan
 from fda_tf import replicas as replicas_lib
 from fda_tf.callback_list import put_first
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.fitting import Fit
+from fda_tf.guard import Guard
 from fda_tf.making import Made
 from fda_tf.monitors import Monitor
 from fda_tf.server import Average
@@ -46,6 +47,9 @@ class Averaging(keras.callbacks.Callback):
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
+      payload: what travels at a synchronisation: a name in
+        `fda_tf.PAYLOADS`, or a `fda_tf.payloads.Payload`.
+      guard: a `fda_tf.Guard` against a worker that is far off, or None.
       checkpoint: a `fda_tf.Checkpoint`: the next `fit` in its directory goes
         on where this one was stopped, and SIGTERM stops it in good order.
       replicas: what `fda_tf.connect()` returned.
@@ -81,6 +85,8 @@ class Averaging(keras.callbacks.Callback):
         server: Any = None,
         *,
         statistics: str = "average",
+        payload: str | payloads.Payload = "float32",
+        guard: Guard | None = None,
         checkpoint: Checkpoint | None = None,
         replicas: replicas_lib.Replicas | None = None,
     ):
@@ -89,6 +95,8 @@ class Averaging(keras.callbacks.Callback):
         self.sync, self.statistics = sync, statistics
         self.server = Average() if server is None else server
         plan.check_parts(sync, self.server, statistics, checkpoint)
+        self.payload = plan.check_exchange(payload, guard)
+        self.guard = guard
         self.checkpoint = checkpoint
         self.syncs: list[dict[str, Any]] = []
         self.variance: list[float] = []

@@ -246,8 +246,14 @@ def run(workers: Workers, plan: Plan, samples: int | None) -> History:
     Raises:
       FloatingPointError: when a worker's drift is NaN or infinite.
     """
-    epoch = workers.source.epoch_steps(samples, workers.count)
+    epoch = workers.source.epoch_steps(samples, workers.clients)
     loop = Loop(
-        workers, plan.sync, plan.server, epoch, statistics=plan.statistics
+        workers,
+        plan.sync,
+        plan.server,
+        epoch,
+        statistics=plan.statistics,
+        payload=plan.payload,
+        guard=plan.guard,
     )
     return Recorder(loop, plan).run()

@@ -137,10 +137,11 @@ def main(folder):
     for name, (build, options) in cases.cases().items():
         if replicas.count > 2 and name not in cases.FEW:
             continue
+        own = cases.shards(replicas.count, name)[replicas.index]
         model = build(1 + replicas.index)  # all must start from worker 0's
         report[name] = outcome(
-            lambda m=model, o=options: fda_tf.train(
-                m, shard, replicas=replicas, **o
+            lambda m=model, s=own, o=options: fda_tf.train(
+                m, s, replicas=replicas, **o
             )
         )
     runs = {"alike": alike(replicas, shard)} | refusals(replicas, shard)

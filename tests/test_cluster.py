@@ -62,7 +62,7 @@ def test_cluster_does_as_the_simulation(cluster, name):
         pytest.skip("two processes do all cases, four do a few")
     build, options = cases.cases()[name]
     run = fda_tf.simulate(
-        lambda: build(1), small.shards(len(cluster)), **options
+        lambda: build(1), cases.shards(len(cluster), name), **options
     )
     expected = small.history_of(run)
     for worker in cluster:
