@@ -141,7 +141,7 @@ class Cluster(Workers):
         if kind == "eval" or self.count == 1:
             return self.replicas.mean(tensors)
         last = tensors[-1]
-        call = tf.reshape(self.call, [1])
+        call = tf.cast(tf.reshape(self.call, [1]), last.dtype)
         tensors[-1] = tf.concat([last, call], 0)
         *means, mean = self.replicas.mean(tensors)
         self._heard.assign(mean[-1] > 0)

@@ -39,13 +39,21 @@ def free_ports(count: int) -> list[int]:
             s.close()
 
 
-def tf_configs(workers: int) -> list[str]:
-    """Returns the TF_CONFIG of each worker of a job on this machine."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+def tf_configs(
+    workers: int, addresses: Sequence[str] | None = None
+) -> list[str]:
+    """Returns the TF_CONFIG of each worker of a job.
+
+    Args:
+      workers: how many.
+      addresses: host:port of each; by default free ports of this machine.
+    """
+    if addresses is None:
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     return [
         json.dumps(
             {
-                "cluster": {"worker": addresses},
+                "cluster": {"worker": list(addresses)},
                 "task": {"type": "worker", "index": k},
             }
         )
