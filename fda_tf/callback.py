@@ -15,7 +15,14 @@ from fda_tf.guard import Guard
 from fda_tf.making import Made
 from fda_tf.monitors import Monitor
 from fda_tf.server import Average
-from fda_tf.sync import Every, Schedule, VarianceThreshold
+from fda_tf.sync import (
+    CheckEvery,
+    CheckWhenPossible,
+    Every,
+    Schedule,
+    VarianceThreshold,
+)
+from fda_tf.thetas import ThetaSchedule
 
 
 class Averaging(keras.callbacks.Callback):
@@ -162,14 +169,16 @@ class Averaging(keras.callbacks.Callback):
 class FDA(Averaging):
     """Federated Dynamic Averaging inside `model.fit`.
 
-    Shorthand for `Averaging(VarianceThreshold(theta, monitor, cap), ...)`.
+    Shorthand for `Averaging(VarianceThreshold(theta, monitor, cap, ...), ...)`.
 
     Args:
       theta: of the variance, at least 0, in squared units of the weights; or
-        a `keras.optimizers.schedules.LearningRateSchedule` of the step.
+        what sets it, as `VarianceThreshold` takes it.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: the longest interval without a synchronisation; by default one
         epoch. None for no limit.
+      check_every: steps from one check to the next, or `CheckWhenPossible`.
+      overlap: whether a state travels while the next step computes.
       **options: the other arguments of `Averaging`.
 
     Example:
@@ -186,13 +195,16 @@ class FDA(Averaging):
 
     def __init__(
         self,
-        theta: float | Schedule = 1.5,
+        theta: float | str | Schedule | ThetaSchedule = 1.5,
         monitor: str | Monitor = "sketch",
         *,
         cap: Every | None = Every(epochs=1),  # noqa: B008 - it is frozen
+        check_every: int | CheckEvery | CheckWhenPossible = 1,
+        overlap: bool = False,
         **options: Any,
     ):
-        super().__init__(VarianceThreshold(theta, monitor, cap), **options)
+        sync = VarianceThreshold(theta, monitor, cap, check_every, overlap)
+        super().__init__(sync, **options)
 
 
 def _shuffle_apart(replicas: replicas_lib.Replicas) -> None:

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -110,7 +111,7 @@ class Workers(abc.ABC):
           step: steps done, int64.
           everyone: whether nobody may miss it.
         """
-        del step, everyone
+        del step, everyone  # AutoGraph knows no function that is empty
 
     def number(self, place: int) -> int:
         """Returns the number of the worker in a place of this round; eager."""
@@ -210,21 +211,32 @@ class Workers(abc.ABC):
         """Returns the model's metrics on data, with the snapshot's weights."""
         own = self.worker.snapshot()
         self.worker.assign(snapshot)
-        model = self.worker.model
-        if isinstance(data, tf.data.Dataset):
-            logs = model.evaluate(data, verbose=0, return_dict=True)
-        else:
-            x, y, weight = (*data, None, None)[:3]
-            logs = model.evaluate(
-                x,
-                y,
-                sample_weight=weight,
-                batch_size=batch_size,
-                verbose=0,
-                return_dict=True,
-            )
+        logs = evaluate(self.worker.model, data, batch_size)
         self.worker.assign(own)
-        return {name: np.asarray(v).tolist() for name, v in logs.items()}
+        return logs
+
+
+def evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, Any]:
+    """Returns a model's metrics on data, by name.
+
+    Args:
+      model: compiled.
+      data: (x, y), (x, y, sample_weight), or a batched `tf.data.Dataset`.
+      batch_size: samples, for arrays.
+    """
+    if isinstance(data, tf.data.Dataset):
+        logs = model.evaluate(data, verbose=0, return_dict=True)
+    else:
+        x, y, weight = (*data, None, None)[:3]
+        logs = model.evaluate(
+            x,
+            y,
+            sample_weight=weight,
+            batch_size=batch_size,
+            verbose=0,
+            return_dict=True,
+        )
+    return {name: np.asarray(v).tolist() for name, v in logs.items()}
 
 
 def shared(share: tf.Tensor, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
