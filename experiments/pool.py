@@ -22,6 +22,7 @@ from experiments.grid import Run
 from experiments.tasks import TASKS
 from fda_tf.launch import _tether
 
+PROGRAM = (sys.executable, "-m", "experiments.run")
 TRIES = 2
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # from being asked to end to being killed
@@ -141,8 +142,9 @@ class Pool:
             self._running.append(_Process(run, folder, lock, cores))
 
     def _state(self) -> str:
-        left = len(self._todo) + len(self._running)
-        text = f"{self._all - left} of {self._all} done"
+        left, bad = len(self._todo) + len(self._running), len(self.failed)
+        text = f"{self._all - left - bad} of {self._all} done"
+        text += f", {bad} failed" if bad else ""
         if left and self._seconds:
             mean = sum(self._seconds) / len(self._seconds)
             text += f", about {_duration(mean * left / self._jobs)} left"
@@ -165,14 +167,14 @@ class _Process:
         self._log, self._began = folder / "run.log", time.monotonic()
         # Isolated and without site: the tether starts in 20 ms.
         command = [sys.executable, "-I", "-S", _tether.__file__]
-        command += [str(os.getpid()), sys.executable, "-m", "experiments.run"]
-        command += [*run.arguments, f"--results_dir={folder.parent}"]
+        command += [str(os.getpid()), *PROGRAM, *run.arguments]
+        command += [f"--results_dir={folder.parent}", "--nopicture"]
         ours = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cores)  # a child has its parent's
         try:
             with lock, open(self._log, "a") as log:
                 self._process = subprocess.Popen(
-                    [*command, "--nopicture"],
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
