@@ -1,5 +1,6 @@
 """From grids and presets to the runs of a sweep, and what is refused."""
 
+import doctest
 import signal
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from experiments import datasets, grid, run, sweep
+from experiments import datasets, grid, pool, run, sweep
 
 
 def runs(*arguments, grids=None, **axes):
@@ -27,6 +28,12 @@ def command(*arguments):
             return sweep.main(["sweep"])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("module", [grid, pool])
+def test_examples(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted and not outcome.failed
 
 
 def test_a_grid_s_runs_are_all_combinations_that_differ():

@@ -137,6 +137,19 @@ def test_half_a_run_is_no_row(tmp_path):
     assert row["weights"] is None
 
 
+def test_a_summary_of_before_the_weights_is_read_and_gains_them(tmp_path):
+    path = tmp_path / "summary.csv"
+    runs, _ = plan()
+    values = dict.fromkeys(results.SUMMARY, 1)
+    before = [name for name in summary.COLUMNS if name != "weights"]
+    row = {"run_id": "a run", "task": "t", **values}
+    results.write_csv(path, before, [row])
+    assert summary.read(str(path))["a run"]["weights"] is None
+    summary.append(str(path), runs[0], values)
+    assert list(read(path)[0]) == list(summary.COLUMNS)
+    assert list(summary.read(str(path))) == ["a run", runs[0].run_id]
+
+
 def children(pid):
     """The processes of a process, with theirs."""
     path = pathlib.Path(f"/proc/{pid}/task/{pid}/children")
