@@ -19,6 +19,7 @@ _TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
 _LATE = "fda_tf has waited "
 _NO_ANSWER = "Deadline Exceeded"
 _ABORTED = "Collective ops is aborted"
+_SHAPES = "Shape mismatch in the collective"
 _WHERE = (" ", "Graph execution error", "Detected at node", "<stack traces")
 _SAYS = re.compile(f"^.*{_ABORTED} by: ", re.MULTILINE | re.DOTALL)
 
@@ -68,6 +69,8 @@ def in_words(
             return f"Worker {worker} has waited {words}"
     elif isinstance(error, tf.errors.InternalError) and _ABORTED in text:
         what = _OTHERWISE
+    elif _SHAPES in text:
+        what = _ELSEWHERE
     else:
         return None
     return (
@@ -116,6 +119,11 @@ def _lost(workers: set[int], addresses: Sequence[str]) -> str:
     )
 
 
+_ELSEWHERE = (
+    "is at another place than the others, which exchange something else now. "
+    "All workers must make the same calls, equally often: in a loop of your "
+    "own, give all as many steps, or let Trainer.agree() end the loop."
+)
 _OTHERWISE = (
     "exchanged something else than the others: another tf.distribute strategy "
     "was used after fda_tf.connect(), or the workers run different scripts. "
