@@ -20,7 +20,7 @@ import sys
 
 from absl import app, flags
 
-from experiments import run
+from experiments import quiet, run
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise app.UsageError(f"These are no flags: {' '.join(argv[1:])}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with run.silent_stderr():
+    with quiet.silent_stderr():
         from experiments import runner
     signal.signal(signal.SIGTERM, _stop)
     try:
