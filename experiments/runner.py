@@ -197,10 +197,14 @@ class _Job:
         data = datasets.load(
             self.task.dataset, flags["data_dir"], self.task.classes
         )
-        x, y = self.task.scaled(data.x_train), data.y_train
-        self.test = self.task.scaled(data.x_test), data.y_test
+        x, x_test = self.task.inputs(data.x_train, data.x_test)
+        y, self.test = data.y_train, (x_test, data.y_test)
         pieces = fda_tf.partition.split(
-            flags["split"], y, flags["workers"], flags["seed"], data.clients
+            flags["split"] or self.task.split,
+            y,
+            flags["workers"],
+            flags["seed"],
+            data.clients,
         )
         self.shards = [(x[piece], y[piece]) for piece in pieces]
         self.samples, self.source = len(y), data.source

@@ -30,6 +30,8 @@ class Task:
         epochs: passes over all training data at most.
         batch_size: samples per worker and step.
         learning_rate: of Adam, the local optimizer; 1e-3 in the paper.
+        split: how `fda_tf.partition.split` is to deal the data.
+        words: of texts, the size of the vocabulary; 0 for images.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Task:
     epochs: int
     batch_size: int = 32
     learning_rate: float = 1e-3
+    split: str = "iid"
+    words: int = 0
 
     def build(
         self, seed: int, optimizer: Callable[[], Optimizer] | None = None
@@ -72,6 +76,42 @@ class Task:
         """The local optimizer of the paper, at this or the task's own rate."""
         return keras.optimizers.Adam(
             learning_rate or self.learning_rate, epsilon=1e-7
+        )
+
+    def inputs(
+        self, train: np.ndarray, test: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Training and test samples as the model takes them.
+
+        Images are scaled. Texts become the numbers of their words, cut or
+        padded to the length of `input_shape`; the vocabulary is made of the
+        training texts alone.
+
+        Args:
+            train: uint8 images or texts [n, ...].
+            test: such samples [m, ...].
+
+        Returns:
+            float32 [n, *input_shape] and [m, *input_shape].
+
+        Raises:
+            ValueError: what the task cannot take.
+        """
+        if not self.words:
+            return self.scaled(train), self.scaled(test)
+        for texts in (train, test):
+            if texts.dtype.kind != "U" or texts.ndim != 1:
+                raise ValueError(
+                    f"Task {self.name} takes texts, got {texts.dtype} of shape "
+                    f"{texts.shape} from the data set {self.dataset!r}; choose "
+                    "another --task or --data_dir."
+                )
+        vectorize = layers.TextVectorization(
+            self.words, output_sequence_length=self.input_shape[0]
+        )
+        vectorize.adapt(train)
+        return tuple(
+            np.asarray(vectorize(texts), np.float32) for texts in (train, test)
         )
 
     def scaled(self, images: np.ndarray) -> np.ndarray:
@@ -133,6 +173,41 @@ def vgg16star() -> keras.Model:
     return keras.Sequential(stack, name="vgg16star")
 
 
+def small_cnn(shape: tuple[int, ...], classes: int) -> keras.Model:
+    """A small CNN: two convolutions, two dense layers, relu.
+
+    27,562 parameters for 28 x 28 x 1 and 10 classes.
+    """
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.Conv2D(8, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(classes, activation="softmax"),
+        ],
+        name="small_cnn",
+    )
+
+
+def text_cnn(words: int, length: int) -> keras.Model:
+    """A CNN on the numbers of words: embedding, one convolution, maximum."""
+    return keras.Sequential(
+        [
+            keras.Input((length,)),
+            layers.Embedding(words, 32),
+            layers.Conv1D(32, 3, activation="relu"),
+            layers.GlobalMaxPooling1D(),
+            layers.Dropout(0.3),
+            layers.Dense(2, activation="softmax"),
+        ],
+        name="text_cnn",
+    )
+
+
 _MNIST = {"input_shape": (28, 28, 1), "classes": 10}
 
 TASKS = {
@@ -150,6 +225,29 @@ TASKS = {
         Task(
             "vgg16star_mnist", "VGG16* on MNIST", "mnist", vgg16star, **_MNIST,
             theta=50.0, target_accuracy=0.994, epochs=100,
+        ),
+        Task(
+            "cnn_fashion", "A small CNN on Fashion-MNIST", "fashion_mnist",
+            lambda: small_cnn((28, 28, 1), 10), **_MNIST,
+            theta=2.0, target_accuracy=0.87, epochs=20, learning_rate=2e-3,
+        ),
+        Task(
+            "cnn_cifar10", "A small CNN on 20,000 images of CIFAR-10",
+            "cifar10_20k", lambda: small_cnn((32, 32, 3), 10),
+            input_shape=(32, 32, 3), classes=10,
+            theta=2.0, target_accuracy=0.50, epochs=20, learning_rate=2e-3,
+        ),
+        Task(
+            "cnn_femnist", "A small CNN on FEMNIST, by writer", "femnist100",
+            lambda: small_cnn((28, 28, 1), 62), input_shape=(28, 28, 1),
+            classes=62,
+            theta=2.0, target_accuracy=0.70, epochs=20, learning_rate=2e-3,
+            split="natural",
+        ),
+        Task(
+            "text_sst2", "A small text CNN on SST-2", "sst2",
+            lambda: text_cnn(4000, 40), input_shape=(40,), classes=2,
+            theta=2.0, target_accuracy=0.80, epochs=20, words=4000,
         ),
     )
 }  # fmt: skip
