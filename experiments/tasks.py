@@ -199,9 +199,10 @@ def text_cnn(words: int, length: int) -> keras.Model:
         [
             keras.Input((length,)),
             layers.Embedding(words, 32),
+            layers.SpatialDropout1D(0.5),
             layers.Conv1D(32, 3, activation="relu"),
             layers.GlobalMaxPooling1D(),
-            layers.Dropout(0.3),
+            layers.Dropout(0.5),
             layers.Dense(2, activation="softmax"),
         ],
         name="text_cnn",
@@ -247,7 +248,8 @@ TASKS = {
         Task(
             "text_sst2", "A small text CNN on SST-2", "sst2",
             lambda: text_cnn(4000, 40), input_shape=(40,), classes=2,
-            theta=2.0, target_accuracy=0.80, epochs=20, words=4000,
+            theta=2.0, target_accuracy=0.78, epochs=20, learning_rate=2e-3,
+            words=4000,
         ),
     )
 }  # fmt: skip

@@ -34,6 +34,8 @@ class ThetaSchedule(abc.ABC):
       4.0
     """
 
+    reads_variance = False  # whether it needs a monitor that tells it
+
     @abc.abstractmethod
     def start(self, job: Job) -> float:
         """Returns the first theta; called once, before all else.

@@ -96,8 +96,8 @@ class PerParameter(ThetaSchedule):
     def __init__(self, c: float | str = "balanced"):
         if isinstance(c, str) and c not in RULES:
             raise ValueError(
-                f"Unknown rule {c!r} for theta. Known: {', '.join(RULES)}; or "
-                "give c itself, theta per parameter."
+                f"Unknown rule {c!r} for theta. Known: {', '.join(RULES)}, and "
+                "theta='auto'; or give c itself, theta per parameter."
             )
         number = RULES.get(c, c) if isinstance(c, str) else c
         self.c = checks.real("c", number, 1e-30, "a number above 0")
@@ -139,21 +139,19 @@ class FollowRate(ThetaSchedule):
 
 
 def get(theta: Any) -> ThetaSchedule:
-    """Returns the schedule that a number or a Keras schedule stands for.
+    """Returns the schedule that a number, a name or Keras' schedule stands for.
 
     Raises:
       ValueError: for what is none of them.
 
     Example:
-      >>> get(1.5), get("fl")
-      (Fixed(theta=1.5), PerParameter(c=4.91e-05))
+      >>> get(1.5), get("fl"), get("auto")
+      (Fixed(theta=1.5), PerParameter(c=4.91e-05), Auto())
     """
     if isinstance(theta, ThetaSchedule):
         return theta
     if isinstance(theta, keras.optimizers.schedules.LearningRateSchedule):
         return Scheduled(theta)
-    if theta == "auto":
-        return Auto()
     if isinstance(theta, str):
-        return PerParameter(theta)
+        return Auto() if theta == "auto" else PerParameter(theta)
     return Fixed(theta)

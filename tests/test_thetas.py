@@ -5,6 +5,7 @@ from fractions import Fraction
 import keras
 import numpy as np
 import pytest
+import small
 import tensorflow as tf
 from runs import STEPS, simulate
 
@@ -14,8 +15,9 @@ from fda_tf import thetas
 ExponentialDecay = keras.optimizers.schedules.ExponentialDecay
 
 
-JOB = thetas.Job(parameters=1000, workers=5, epoch=Fraction(40))
+JOB = thetas.Job(parameters=1000, workers=5, epoch=Fraction(20))
 NO_EPOCH = JOB._replace(epoch=None)
+FIRST = 20  # steps of the first round of `Auto`
 
 
 def rounds_of(schedule, variance, steps, job=JOB):
@@ -23,35 +25,53 @@ def rounds_of(schedule, variance, steps, job=JOB):
 
     `variance(step, t)` is the variance t steps after a synchronisation.
     """
-    theta, last, rounds = np.float32(schedule.start(job)), 0, []
+    return many_rounds_of(schedule, variance, steps, job)[0]
+
+
+def many_rounds_of(schedule, variance, steps, job=JOB, count=1):
+    """Returns the same for each of `count` drifts; the variance is a vector."""
+    theta = np.full(count, schedule.start(job), np.float32)
+    last, rounds = np.zeros(count, np.int64), [[] for _ in range(count)]
+    after_step = tf.function(schedule.after_step)
     for step in range(1, steps + 1):
-        interval = step - last
-        estimate = np.float32(variance(step, interval))
-        if estimate > theta:
-            rounds.append((interval, float(theta)))
-            theta = schedule.synchronised(theta, step, interval, estimate)
-            last, interval = step, 0
-        theta = schedule.after_step(tf.constant(theta), step, interval)
-        theta = theta.numpy()
-    return np.array(rounds).reshape(-1, 2)
+        estimate = np.float32(variance(step, step - last) * np.ones(count))
+        met = estimate > theta
+        if met.any():
+            for i in np.nonzero(met)[0]:
+                rounds[i].append((step - last[i], float(theta[i])))
+            new = schedule.synchronised(theta, step, step - last, estimate)
+            theta, last = np.where(met, new, theta), np.where(met, step, last)
+        now = tf.constant(step, tf.int64)
+        theta = after_step(
+            tf.constant(theta), now, tf.constant(step - last)
+        ).numpy()
+    return [np.array(found).reshape(-1, 2) for found in rounds]
 
 
-@pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0])
-@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+POWERS, SCALES = np.meshgrid([0.75, 1.0, 1.5, 2.0], [1e-12, 1.0, 1e12])
+POWERS, SCALES = POWERS.ravel(), SCALES.ravel()
+
+
+def growing(step, t):
+    """Returns the variance of drifts that grow as powers of the time."""
+    return SCALES * t**POWERS
+
+
 @pytest.mark.parametrize("goal", [4, 25])
-def test_the_interval_comes_to_its_goal(power, scale, goal):
-    schedule = thetas.TargetInterval(goal)
-    rounds = rounds_of(schedule, lambda step, t: scale * t**power, 60 * goal)
-    settled = rounds[len(rounds) // 2 :, 0]
-    assert goal - 1 <= settled.mean() <= goal + 1
-    assert np.all(np.abs(settled - goal) <= 1)  # it does not swing
+def test_the_interval_comes_to_its_goal(goal):
+    for rounds in many_rounds_of(
+        thetas.TargetInterval(goal), growing, 40 * goal, count=POWERS.size
+    ):
+        settled = rounds[len(rounds) // 2 :, 0]
+        assert goal - 1 <= settled.mean() <= goal + 1
+        assert np.all(np.abs(settled - goal) <= 1)  # it does not swing
 
 
 def test_the_interval_is_held_when_drifts_are_noisy():
     random, goal = np.random.default_rng(0), 20
-    noise = random.lognormal(0, 0.5, size=20_000)
+    noise = random.lognormal(0, 0.5, size=4000)
     rounds = rounds_of(
-        thetas.TargetInterval(goal), lambda step, t: t * noise[step], 10_000
+        thetas.TargetInterval(goal), lambda step, t: t * noise[step], 3900
     )
     assert 0.7 * goal < rounds[len(rounds) // 4 :, 0].mean() < 1.3 * goal
 
@@ -108,7 +128,7 @@ def test_drifts_that_saturate_keep_rounds_in_their_bounds():
     # A variance that no longer grows at H tells nothing of the interval.
     goal = 20
     rounds = rounds_of(
-        thetas.TargetInterval(goal), lambda step, t: 1 - np.exp(-t / 3), 4000
+        thetas.TargetInterval(goal), lambda step, t: 1 - np.exp(-t / 3), 2000
     )[:, 0]
     assert rounds.max() <= 2 * goal and goal / 2 <= rounds.mean() <= 2 * goal
 
@@ -165,28 +185,28 @@ def test_a_theta_beyond_float32_begins_anew():
 
 
 def test_epochs_are_steps():
-    schedule = thetas.TargetInterval(epochs=0.5)
-    rounds = rounds_of(schedule, lambda step, t: t**1.2, 2000)[:, 0]
+    schedule = thetas.TargetInterval(epochs=1)
+    rounds = rounds_of(schedule, lambda step, t: t**1.2, 1000)[:, 0]
     assert rounds[0] == 20 and np.all(np.abs(rounds - 20) <= 1)
 
 
-@pytest.mark.parametrize("power", [0.75, 1.0, 1.5, 2.0])
 @pytest.mark.parametrize("epochs", [1, 2, 4])
-def test_fda_opt_comes_to_half_of_its_epochs(power, epochs):
-    rounds = rounds_of(thetas.FdaOpt(epochs), lambda step, t: t**power, 8000)[
-        :, 0
-    ]
-    goal = epochs / 2 * 40
-    assert rounds[0] == 40  # the first round is one epoch
-    assert rounds.max() <= max(40, 2 * goal)
-    assert np.all(np.abs(rounds[len(rounds) // 2 :] - goal) <= 2)
+def test_fda_opt_comes_to_half_of_its_epochs(epochs):
+    goal = epochs / 2 * 20
+    for rounds in many_rounds_of(
+        thetas.FdaOpt(epochs), growing, int(30 * goal), count=POWERS.size
+    ):
+        rounds = rounds[:, 0]
+        assert rounds[0] == 20  # the first round is one epoch
+        assert rounds.max() <= max(20, 2 * goal)
+        assert np.all(np.abs(rounds[len(rounds) // 2 :] - goal) <= 2)
 
 
 def test_fda_opt_is_its_formula():
     rule = thetas.FdaOpt(epochs=6)
     rule.start(JOB)
-    # e = 100 / 40 epochs; (6 / 2) / 2.5 x 7
-    new = rule.synchronised(tf.constant(9.0), 500, 100, tf.constant(7.0))
+    # e = 50 / 20 epochs; (6 / 2) / 2.5 x 7
+    new = rule.synchronised(tf.constant(9.0), 500, 50, tf.constant(7.0))
     np.testing.assert_allclose(float(new), 8.4, rtol=1e-6)
 
 
@@ -219,6 +239,70 @@ def test_a_goal_is_met_in_training():
     assert goal - 1 <= np.mean(intervals[len(intervals) // 2 :]) <= goal + 1
     assert np.all(run.theta[: goal - 1] == np.inf) and run.theta[goal - 1] == 0
     assert np.all(np.isfinite(run.theta[goal:]))
+
+
+def test_auto_doubles_its_rounds_up_to_four_epochs():
+    for rounds in many_rounds_of(
+        thetas.Auto(), growing, 2400, count=POWERS.size
+    ):
+        rounds = rounds[:, 0]
+        goals = np.clip(np.cumsum(rounds) - rounds, FIRST, 80)
+        assert rounds[0] == FIRST
+        assert np.all((rounds >= goals / 2) & (rounds <= 2 * goals))
+        assert np.all(np.abs(rounds[len(rounds) // 2 :] - 80) <= 2)
+
+
+def test_auto_without_epochs_meets_as_often_as_the_steps_double():
+    rounds = rounds_of(thetas.Auto(), lambda step, t: t, 2**12, NO_EPOCH)
+    ends = np.cumsum(rounds[:, 0])
+    np.testing.assert_allclose(ends, 64 * 2.0 ** np.arange(len(ends)), rtol=0.1)
+    assert len(ends) in (6, 7)
+
+
+@pytest.mark.parametrize("drop", [1e-2, 1e-8])
+def test_auto_goes_on_as_ever_after_the_learning_rate_dropped(drop):
+    rounds = rounds_of(
+        thetas.Auto(), lambda step, t: t * (drop if step > 1000 else 1), 3000
+    )[:, 0]
+    (late,) = np.nonzero(rounds > 82)
+    assert len(late) == 1 and rounds[late[0]] == 160  # twice four epochs
+    assert np.all(np.abs(rounds[late[0] + 1 :] - 80) <= 2)
+
+
+def test_auto_is_bounded_whatever_the_drifts():
+    random = np.random.default_rng(0)
+    wild = random.lognormal(0, 4, size=5001)
+    rounds = rounds_of(thetas.Auto(), lambda step, t: t * wild[step], 5000)[
+        :, 0
+    ]
+    assert rounds.max() <= 160 and 40 < rounds.mean() < 160
+
+
+def test_auto_in_training():
+    sync = fda_tf.VarianceThreshold("auto", "exact")
+    assert "theta=Auto()" in repr(sync)
+    run = simulate(sync, steps=4 * STEPS)
+    rounds = np.array([s["interval"] for s in run.syncs[:-1]])
+    # An epoch has 240 / (4 x 8) = 7.5 steps.
+    assert rounds[0] == 8 and rounds.max() <= 60
+    assert 15 < rounds[3:].mean() < 45
+
+
+def test_auto_says_whose_drift_diverged():
+    def build():
+        return small.linear_model(optimizer=keras.optimizers.SGD(1e30))
+
+    with pytest.raises(FloatingPointError, match="drift of worker 0, 1, 2, 3"):
+        simulate(fda_tf.VarianceThreshold("auto"), build)
+
+
+@pytest.mark.parametrize(
+    "theta",
+    ["auto", thetas.TargetInterval(9), thetas.TargetBytes(9), thetas.FdaOpt()],
+)
+def test_what_reads_the_variance_refuses_max(theta):
+    with pytest.raises(ValueError, match="max.* tells no variance"):
+        fda_tf.VarianceThreshold(theta, "max")
 
 
 def test_theta_follows_the_rate_in_training():
