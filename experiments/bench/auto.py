@@ -16,7 +16,9 @@ import csv
 import json
 import math
 import pathlib
+import statistics
 from collections import defaultdict
+from collections.abc import Iterable
 
 from absl import app, flags
 
@@ -41,7 +43,8 @@ flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights and batches.")
 flags.DEFINE_list(
     "theta",
     [*map(str, GRID), "auto"],
-    "Numbers, names in `SCHEDULES`, and names that `thetas.get` knows.",
+    "Numbers, names that `thetas.get` knows, and interval:STEPS, epochs:E, "
+    "bytes:PER_STEP, fdaopt:E.",
 )
 flags.DEFINE_string("split", None, "Who has which data; default: the task's.")
 flags.DEFINE_integer("workers", 5, "K.")
@@ -52,22 +55,19 @@ flags.DEFINE_string("out", "auto.csv", "File that gets a row for each run.")
 
 
 def schedule(name: str):
-    """Returns the schedule of a name: a number, or a name in `SCHEDULES`."""
+    """Returns the schedule of a name, such as `epochs:2`, `auto` or `1.5`."""
     from fda_tf import thetas
 
-    known = {
-        "interval:150": lambda: thetas.TargetInterval(150),
-        "epochs:1": lambda: thetas.TargetInterval(epochs=1),
-        "epochs:2": lambda: thetas.TargetInterval(epochs=2),
-        "fdaopt:2": lambda: thetas.FdaOpt(2),
-        "fdaopt:4": lambda: thetas.FdaOpt(4),
+    kinds = {
+        "interval": thetas.TargetInterval,
+        "epochs": lambda epochs: thetas.TargetInterval(epochs=epochs),
+        "bytes": thetas.TargetBytes,
+        "fdaopt": thetas.FdaOpt,
     }
-    if name in known:
-        return known[name]()
-    try:
-        return thetas.get(float(name))
-    except ValueError:
-        return thetas.get(name)
+    kind, _, number = name.partition(":")
+    if kind in kinds:
+        return kinds[kind](float(number))
+    return thetas.get(float(name) if _is_number(name) else name)
 
 
 def samples(task, split: str, seed: int):
@@ -147,44 +147,34 @@ def append(path: str, row: dict) -> None:
         writer.writerow(row)
 
 
-def means(rows: list[dict]) -> dict:
-    """Returns (task, split) -> theta -> means over the seeds that reached."""
-    groups = defaultdict(lambda: defaultdict(list))
+def by_theta(rows: list[dict]) -> dict:
+    """Returns (task, split) -> theta -> seed -> row."""
+    places = defaultdict(lambda: defaultdict(dict))
     for row in rows:
-        groups[row["task"], row["split"]][row["theta"]].append(row)
-    return {
-        place: {theta: _mean(found) for theta, found in runs.items()}
-        for place, runs in groups.items()
-    }
+        place = places[row["task"], row["split"]]
+        place[row["theta"]][row["seed"]] = row
+    return places
 
 
-def _mean(rows):
-    def numbers(name):
-        return [float(row[name]) for row in rows]
-
-    mean = {
-        name: sum(numbers(name)) / len(rows)
-        for name in ("steps", "bytes", "syncs", "mean_interval", "reached")
-    }
-    return mean | {
-        "seeds": len(rows),
-        "least": min(numbers("bytes")),
-        "most": max(numbers("bytes")),
-    }
+def mean(runs: dict, name: str, seeds: Iterable[str] | None = None) -> float:
+    """Returns the mean of a column over the seeds, by default all."""
+    return statistics.mean(float(runs[s][name]) for s in seeds or runs)
 
 
-def best(runs: dict) -> str | None:
+def best(thetas: dict) -> str | None:
     """Returns the fixed theta to be held against: the best in hindsight."""
     fixed = {
-        theta: mean
-        for theta, mean in runs.items()
-        if _is_number(theta) and mean["reached"] == 1
+        theta: runs
+        for theta, runs in thetas.items()
+        if _is_number(theta) and mean(runs, "reached") == 1
     }
+    most = max(map(len, fixed.values()), default=0)
+    fixed = {t: runs for t, runs in fixed.items() if len(runs) == most}
     if not fixed:
         return None
-    limit = 1.2 * min(mean["steps"] for mean in fixed.values())
-    good = [theta for theta, mean in fixed.items() if mean["steps"] <= limit]
-    return min(good, key=lambda theta: fixed[theta]["bytes"])
+    limit = 1.2 * min(mean(runs, "steps") for runs in fixed.values())
+    good = [t for t in fixed if mean(fixed[t], "steps") <= limit]
+    return min(good, key=lambda t: mean(fixed[t], "bytes"))
 
 
 def _is_number(text):
@@ -196,31 +186,45 @@ def _is_number(text):
 
 
 def table(rows: list[dict]) -> str:
-    """Returns the table, as Markdown."""
+    """Returns the table, as Markdown; ratios are over the same seeds."""
     lines = [
         "| task | split | theta | seeds | reached | steps | syncs | MB "
         "(least to most) | steps / best | bytes / best |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for (task, split), runs in means(rows).items():
-        star = best(runs)
-        for theta, mean in sorted(runs.items(), key=_order):
-            least, most = mean["least"] / 1e6, mean["most"] / 1e6
-            cells = [
-                task, split, theta + " (best)" * (theta == star),
-                mean["seeds"], f"{mean['reached']:.0%}",
-                f"{mean['steps']:.0f}", f"{mean['syncs']:.1f}",
-                f"{mean['bytes'] / 1e6:.1f} ({least:.1f} to {most:.1f})",
-                *(f"{mean[n] / runs[star][n]:.2f}" if star else "-"
-                  for n in ("steps", "bytes")),
-            ]  # fmt: skip
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+    for (task, split), thetas in by_theta(rows).items():
+        star = best(thetas)
+        for theta in sorted(thetas, key=_order):
+            cells = [task, split, theta + " (best)" * (theta == star)]
+            cells += _cells(thetas[theta], thetas[star] if star else {})
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _order(item):
-    number = _is_number(item[0])
-    return not number, float(item[0]) if number else 0, item[0]
+def _cells(runs, star):
+    megabytes = [float(row["bytes"]) / 1e6 for row in runs.values()]
+    spread = f"({min(megabytes):.1f} to {max(megabytes):.1f})"
+    both = [seed for seed in runs if seed in star]
+    ratios = [
+        f"{mean(runs, name, both) / mean(star, name, both):.2f}"
+        if both
+        else "-"
+        for name in ("steps", "bytes")
+    ]
+    reached = sum(int(row["reached"]) for row in runs.values())
+    return [
+        str(len(runs)),
+        str(reached),
+        f"{mean(runs, 'steps'):.0f}",
+        f"{mean(runs, 'syncs'):.1f}",
+        f"{statistics.mean(megabytes):.1f} {spread}",
+        *ratios,
+    ]
+
+
+def _order(theta):
+    number = _is_number(theta)
+    return not number, float(theta) if number else 0, theta
 
 
 def main(_) -> None:
