@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import plan
+from fda_tf import plan, thetas
 from fda_tf import replicas as replicas_lib
 from fda_tf.callback_list import put_first
 from fda_tf.checkpoint import Checkpoint
@@ -151,6 +151,9 @@ class Averaging(keras.callbacks.Callback):
             self._fit = None
 
 
+_ONE_EPOCH = Every(epochs=1)
+
+
 class FDA(Averaging):
     """Federated Dynamic Averaging inside `model.fit`.
 
@@ -158,10 +161,11 @@ class FDA(Averaging):
 
     Args:
       theta: of the variance, at least 0, in squared units of the weights; or
-        a `keras.optimizers.schedules.LearningRateSchedule` of the step.
+        what sets it: "auto", or as in `VarianceThreshold`.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: the longest interval without a synchronisation; by default one
-        epoch. None for no limit.
+        epoch, and none for "auto" and other goals of `fda_tf.thetas`, which
+        have a limit of their own. None for no limit.
       **options: the other arguments of `Averaging`.
 
     Example:
@@ -178,12 +182,14 @@ class FDA(Averaging):
 
     def __init__(
         self,
-        theta: float | Schedule = 1.5,
+        theta: float | str | Schedule | thetas.ThetaSchedule = 1.5,
         monitor: str | Monitor = "sketch",
         *,
-        cap: Every | None = Every(epochs=1),  # noqa: B008 - it is frozen
+        cap: Every | None = _ONE_EPOCH,
         **options: Any,
     ):
+        if cap is _ONE_EPOCH and thetas.get(theta).measures:
+            cap = None  # it was not given, and would end all rounds
         super().__init__(VarianceThreshold(theta, monitor, cap), **options)
 
 

@@ -303,9 +303,7 @@ class VarianceThreshold(Policy):
                 "fda_tf.Every(epochs=...)."
             )
         object.__setattr__(self, "monitor", monitors.get(self.monitor))
-        if schedule.reads_variance and isinstance(
-            self.monitor, monitors.MaxMonitor
-        ):
+        if schedule.measures and isinstance(self.monitor, monitors.MaxMonitor):
             raise ValueError(
                 f"theta={schedule} with monitor='max', which tells no variance "
                 "to learn from. Take another monitor, or give theta a number."

@@ -52,7 +52,7 @@ class TargetInterval(ThetaSchedule):
       4.0
     """
 
-    reads_variance = True
+    measures = True
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class FdaOpt(ThetaSchedule):
     Source: FDA-Opt, arXiv 2505.04535.
     """
 
-    reads_variance = True
+    measures = True
 
     def __init__(self, epochs: float = 2.0):
         what = "a number of epochs above 0, at least 1e-6"

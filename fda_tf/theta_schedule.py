@@ -34,7 +34,8 @@ class ThetaSchedule(abc.ABC):
       4.0
     """
 
-    reads_variance = False  # whether it needs a monitor that tells it
+    # Whether it learns from variances, and ends rounds that grow too long.
+    measures = False
 
     @abc.abstractmethod
     def start(self, job: Job) -> float:

@@ -296,6 +296,13 @@ def test_auto_says_whose_drift_diverged():
         simulate(fda_tf.VarianceThreshold("auto"), build)
 
 
+def test_fit_leaves_the_longest_round_to_auto():
+    epoch = fda_tf.Every(epochs=1)
+    assert fda_tf.FDA("auto").sync.cap is None
+    assert fda_tf.FDA("auto", cap=epoch).sync.cap == epoch
+    assert fda_tf.FDA(1.5).sync.cap == fda_tf.FDA("fl").sync.cap == epoch
+
+
 @pytest.mark.parametrize(
     "theta",
     ["auto", thetas.TargetInterval(9), thetas.TargetBytes(9), thetas.FdaOpt()],
