@@ -1,10 +1,12 @@
 """Federated Dynamic Averaging for Keras: many workers that rarely talk."""
 
-from fda_tf import launch, partition, thetas
+from fda_tf import launch, partition, payloads, thetas
 from fda_tf.callback import FDA, Averaging
 from fda_tf.callback_list import on_chief
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.cluster import train
+from fda_tf.fedprox import FedProx
+from fda_tf.guard import Guard
 from fda_tf.history import History
 from fda_tf.monitors import (
     MONITORS,
@@ -15,8 +17,10 @@ from fda_tf.monitors import (
     NaiveMonitor,
     SketchMonitor,
 )
+from fda_tf.payloads import PAYLOADS
 from fda_tf.plan import Plan
 from fda_tf.replicas import Replicas, connect
+from fda_tf.rivals import AdaComm, PostLocal, QuadraticRule
 from fda_tf.server import Average, ServerOptimizer, Yogi
 from fda_tf.sharding import Shard, shard
 from fda_tf.simulation import simulate
@@ -25,8 +29,6 @@ from fda_tf.sync import (
     CheckWhenPossible,
     Every,
     EveryStep,
-    PostLocal,
-    QuadraticRule,
     VarianceThreshold,
 )
 from fda_tf.trainer import Trainer
@@ -34,6 +36,8 @@ from fda_tf.trainer import Trainer
 __all__ = [
     "FDA",
     "MONITORS",
+    "PAYLOADS",
+    "AdaComm",
     "Average",
     "Averaging",
     "CheckEvery",
@@ -42,6 +46,8 @@ __all__ = [
     "Every",
     "EveryStep",
     "ExactMonitor",
+    "FedProx",
+    "Guard",
     "History",
     "LinearMonitor",
     "MaxMonitor",
@@ -61,6 +67,7 @@ __all__ = [
     "launch",
     "on_chief",
     "partition",
+    "payloads",
     "shard",
     "simulate",
     "thetas",

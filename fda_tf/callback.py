@@ -6,15 +6,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import plan, thetas
+from fda_tf import payloads, plan, thetas
 from fda_tf import replicas as replicas_lib
 from fda_tf.callback_list import put_first
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.fitting import Fit
+from fda_tf.guard import Guard
 from fda_tf.making import Made
 from fda_tf.monitors import Monitor
 from fda_tf.server import Average
-from fda_tf.sync import Every, Schedule, VarianceThreshold
+from fda_tf.sync import (
+    CheckEvery,
+    CheckWhenPossible,
+    Every,
+    Schedule,
+    VarianceThreshold,
+)
 
 
 class Averaging(keras.callbacks.Callback):
@@ -46,6 +53,9 @@ class Averaging(keras.callbacks.Callback):
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
+      payload: what travels at a synchronisation: a name in
+        `fda_tf.PAYLOADS`, or a `fda_tf.payloads.Payload`.
+      guard: a `fda_tf.Guard` against a worker that is far off, or None.
       checkpoint: a `fda_tf.Checkpoint`: the next `fit` in its directory goes
         on where this one was stopped, and SIGTERM stops it in good order.
       replicas: what `fda_tf.connect()` returned.
@@ -81,6 +91,8 @@ class Averaging(keras.callbacks.Callback):
         server: Any = None,
         *,
         statistics: str = "average",
+        payload: str | payloads.Payload = "float32",
+        guard: Guard | None = None,
         checkpoint: Checkpoint | None = None,
         replicas: replicas_lib.Replicas | None = None,
     ):
@@ -89,6 +101,8 @@ class Averaging(keras.callbacks.Callback):
         self.sync, self.statistics = sync, statistics
         self.server = Average() if server is None else server
         plan.check_parts(sync, self.server, statistics, checkpoint)
+        self.payload = plan.check_exchange(payload, guard)
+        self.guard = guard
         self.checkpoint = checkpoint
         self.syncs: list[dict[str, Any]] = []
         self.variance: list[float] = []
@@ -157,7 +171,7 @@ _ONE_EPOCH = Every(epochs=1)
 class FDA(Averaging):
     """Federated Dynamic Averaging inside `model.fit`.
 
-    Shorthand for `Averaging(VarianceThreshold(theta, monitor, cap), ...)`.
+    Shorthand for `Averaging(VarianceThreshold(theta, monitor, cap, ...), ...)`.
 
     Args:
       theta: of the variance, at least 0, in squared units of the weights; or
@@ -166,6 +180,8 @@ class FDA(Averaging):
       cap: the longest interval without a synchronisation; by default one
         epoch, and none for "auto" and other goals of `fda_tf.thetas`, which
         have a limit of their own. None for no limit.
+      check_every: steps from one check to the next, or `CheckWhenPossible`.
+      overlap: whether a state travels while the next step computes.
       **options: the other arguments of `Averaging`.
 
     Example:
@@ -186,11 +202,14 @@ class FDA(Averaging):
         monitor: str | Monitor = "sketch",
         *,
         cap: Every | None = _ONE_EPOCH,
+        check_every: int | CheckEvery | CheckWhenPossible = 1,
+        overlap: bool = False,
         **options: Any,
     ):
         if cap is _ONE_EPOCH and thetas.get(theta).measures:
             cap = None  # it was not given, and would end all rounds
-        super().__init__(VarianceThreshold(theta, monitor, cap), **options)
+        sync = VarianceThreshold(theta, monitor, cap, check_every, overlap)
+        super().__init__(sync, **options)
 
 
 def _shuffle_apart(replicas: replicas_lib.Replicas) -> None:

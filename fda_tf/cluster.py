@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import agreement, data, history
+from fda_tf import agreement, data, history, vectors
 from fda_tf import replicas as replicas_lib
 from fda_tf.plan import Plan, takes_plan
+from fda_tf.words import from_words, to_words
 from fda_tf.worker import Group, Worker
-from fda_tf.workers import Workers
+from fda_tf.workers import Workers, shared
 
 
 class Cluster(Workers):
@@ -24,11 +25,19 @@ class Cluster(Workers):
       worker: ours.
       source: gives its batches.
       replicas: the processes of the job.
+      shares: what each worker counts for in a mean; None if all count alike.
     """
 
-    def __init__(self, worker: Worker, source: Any, replicas: Any):
-        super().__init__(replicas.count, worker, source)
+    def __init__(
+        self,
+        worker: Worker,
+        source: Any,
+        replicas: Any,
+        shares: Sequence[float] | None = None,
+    ):
+        super().__init__(replicas.count, worker, source, shares)
         self.replicas = replicas
+        self._residual: list[tf.Variable] = []
         # A float on each exchange tells of a worker's call; heard by all.
         self._heard = tf.Variable(False, trainable=False, name="heard")
         self.take_chiefs(
@@ -51,21 +60,88 @@ class Cluster(Workers):
     def step(self, step):
         self.worker.step(self.source.batch(self.replicas.index, step))
 
-    def mean(self, of, kind):
-        return self._exchange(list(of(self.worker.snapshot())), kind)
+    def mean(self, of, kind, shares=None):
+        own = self._shared(of(self.worker.snapshot()), shares)
+        return self._exchange(own, kind)
+
+    def mean_sent(self, send, read, shares, summable):
+        sent = send(self.replicas.index, self._snapshot())
+        self._leave_out(sent.residual, shares)
+        if summable:
+            own = self._shared(tf.nest.flatten(sent.parts), shares)
+            mean = self._exchange(own, "model")
+            return read(tf.nest.pack_sequence_as(sent.parts, mean))
+        shares = self.all_shares(shares)
+        if shares is None:
+            shares = tf.ones([self.count])
+        total = [0.0] * len(sent.parts)
+        for k, tensors in enumerate(self._gather(sent.parts, read)):
+            own = shared(shares[k], tensors)
+            total = [t + v for t, v in zip(total, own, strict=True)]
+        return [t / tf.reduce_sum(shares) for t in total]
+
+    def all_of(self, of, kind):
+        own = of(self.worker.snapshot())
+        row = tf.one_hot(self.replicas.index, self.count) * self.count
+        # Where there is a 0, NaN would spread.
+        (mean,) = self._exchange([tf.where(row > 0, row * own, 0.0)], kind)
+        return mean
 
     def each(self, of):
         return of(self.worker.snapshot())[None]
 
     def mean_of(self, rows, kind):
-        return self._exchange([rows[0]], kind)[0]
+        return self._exchange(self._shared([rows[0]]), kind)[0]
+
+    def mean_here(self, value):
+        return self._exchange([value], "state")[0]
+
+    def keep_residuals(self):
+        zeros = [tf.zeros_like(b) for b in self.worker.weights.pack()]
+        self._residual = vectors.variables(zeros, "residual")
+
+    def _snapshot(self):
+        residual = tuple(r.read_value() for r in self._residual)
+        return self.worker.snapshot()._replace(residual=residual)
+
+    def _leave_out(self, residual, shares):
+        """Keeps what a payload has left out, of a drift that counts."""
+        for kept, left in zip(self._residual, residual, strict=True):
+            if shares is not None:
+                counts = shares[self.replicas.index] > 0
+                left = tf.where(counts, left, kept)
+            kept.assign(left)
+
+    def _shared(self, tensors, shares=None):
+        """Returns the tensors so that their mean is the weighted one."""
+        shares = self.all_shares(shares)
+        if shares is None:
+            return list(tensors)
+        share = shares[self.replicas.index] * self.count / tf.reduce_sum(shares)
+        return shared(share, tensors)
+
+    def _gather(self, parts, read):
+        """Returns what all workers sent, as it is read: a list for each."""
+        flat = tf.nest.flatten(parts)
+        words = [to_words(tensor) for tensor in [*flat, self.call]]
+        sizes = [w.shape[0] for w in words]
+        rows = self.replicas.all_gather(tf.concat(words, 0))
+        everyones = []
+        for k in range(self.count):
+            *own, call = tf.split(rows[k], sizes)
+            self._heard.assign(self._heard | (from_words(call, self.call) > 0))
+            own = [from_words(w, t) for w, t in zip(own, flat, strict=True)]
+            everyones.append(read(tf.nest.pack_sequence_as(parts, own)))
+        self.meter.gather("model", words[:-1], everyones[0])
+        self.meter.gather("call", words[-1:], [])
+        return everyones
 
     def _exchange(self, tensors, kind):
         self.count_exchange(kind, tensors)
         if kind == "eval" or self.count == 1:
             return self.replicas.mean(tensors)
         last = tensors[-1]
-        call = tf.reshape(self.call, [1])
+        call = tf.cast(tf.reshape(self.call, [1]), last.dtype)
         tensors[-1] = tf.concat([last, call], 0)
         *means, mean = self.replicas.mean(tensors)
         self._heard.assign(mean[-1] > 0)
@@ -84,7 +160,8 @@ class Cluster(Workers):
         worker = self.worker
         groups = {f"rest_{i}": g for i, g in enumerate(worker.rest)}
         groups |= {"weights": worker.weights, "statistics": worker.statistics}
-        return {name: list(g.variables) for name, g in groups.items()}
+        kept = {name: list(g.variables) for name, g in groups.items()}
+        return kept | {"residual": self._residual}
 
     def assign(self, snapshot):
         self.worker.assign(snapshot)
@@ -166,6 +243,9 @@ def train(
                 sync=plan.sync,
                 server=plan.server,
                 statistics=plan.statistics,
+                payload=plan.payload,
+                guard=plan.guard,
+                weighting=plan.weighting,
                 evaluate_every=plan.evaluate_every,
                 checkpoint=plan.checkpoint and plan.checkpoint.every,
                 validation=plan.validation_data is not None,
@@ -180,4 +260,8 @@ def train(
         agreement.agree_on(replicas, settings)
         samples = replicas.gather(source.samples or 0)
         total = int(samples.sum()) if samples.all() else None
-        return history.run(Cluster(worker, source, replicas), plan, total)
+        shares = None
+        if plan.weighting == "samples":
+            shares = data.shares(samples)
+        home = Cluster(worker, source, replicas, shares)
+        return history.run(home, plan, total)

@@ -8,12 +8,14 @@ KINDS = ("state", "model", "eval", "call")
 
 
 class Meter:
-    """Counts the bytes of every tensor handed to an all-reduce.
+    """Counts the bytes of every tensor handed to a collective.
 
-    `paid` is what all workers together hand in. A ring all-reduce puts
-    2 (K-1)/K times that on the wire: each of K workers sends (K-1)/K of its
-    tensor while reducing and as much again while gathering. Counting runs
-    inside the compiled loop; alone (K = 1) nothing is sent.
+    `paid` is what all workers together hand in, and `returned` what a server
+    in their middle would hand back. A ring all-reduce puts 2 (K-1)/K times the
+    former on the wire: each of K workers sends (K-1)/K of its tensor while
+    reducing and as much again while gathering. A gather puts K-1 times it
+    there. Counting runs inside the compiled loop; alone (K = 1) nothing is
+    sent.
 
     Args:
       workers: K.
@@ -27,15 +29,16 @@ class Meter:
 
     def __init__(self, workers: int):
         self.workers = workers
-        self._bytes = {
-            kind: tf.Variable(0, dtype=tf.int64, trainable=False, name=kind)
-            for kind in KINDS
-        }
+        # Of one worker: what it hands in, and is handed back; of all: the wire.
+        self._paid, self._returned, self._wire = (
+            {kind: _counter(kind) for kind in KINDS} for _ in range(3)
+        )
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """The counts, in the order of `KINDS`."""
-        return [self._bytes[kind] for kind in KINDS]
+        """The counts."""
+        counts = (self._paid, self._returned, self._wire)
+        return [count[kind] for count in counts for kind in KINDS]
 
     def all_reduce(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
         """Counts one all-reduce of the tensors that each worker hands in.
@@ -46,17 +49,54 @@ class Meter:
         """
         if self.workers == 1:
             return
-        size = sum(t.shape.num_elements() * t.dtype.size for t in tensors)
-        self._bytes[kind].assign_add(size)
+        size = _size(tensors)
+        self._count(kind, size, size, 2 * (self.workers - 1) * size)
+
+    def gather(
+        self,
+        kind: str,
+        tensors: Sequence[tf.Tensor],
+        results: Sequence[tf.Tensor],
+    ) -> None:
+        """Counts a gather, after which each worker has what all handed in.
+
+        Args:
+          kind: what it was for, one of `KINDS`.
+          tensors: one worker's.
+          results: what each worker makes of them.
+        """
+        if self.workers == 1:
+            return
+        size = _size(tensors)
+        wire = self.workers * (self.workers - 1) * size
+        self._count(kind, size, _size(results), wire)
 
     def paid(self, kind: str) -> int:
         """Returns the bytes that all workers together handed in."""
-        return int(self._bytes[kind].numpy()) * self.workers
+        return int(self._paid[kind].numpy()) * self.workers
 
     def paid_tensor(self, kind: str) -> tf.Tensor:
         """Returns the same as an int64 scalar; for use in graphs."""
-        return self._bytes[kind].read_value() * self.workers
+        return self._paid[kind].read_value() * self.workers
+
+    def both_ways(self, kind: str) -> tf.Tensor:
+        """Returns the bytes paid and returned; int64, for use in graphs."""
+        one = self._paid[kind].read_value() + self._returned[kind].read_value()
+        return one * self.workers
 
     def on_wire(self, kind: str) -> int:
-        """Returns the bytes that a ring put on the wire, over all workers."""
-        return 2 * (self.workers - 1) * int(self._bytes[kind].numpy())
+        """Returns the bytes that went over the wire, between all workers."""
+        return int(self._wire[kind].numpy())
+
+    def _count(self, kind, paid, returned, wire):
+        self._paid[kind].assign_add(paid)
+        self._returned[kind].assign_add(returned)
+        self._wire[kind].assign_add(wire)
+
+
+def _counter(name: str) -> tf.Variable:
+    return tf.Variable(0, dtype=tf.int64, trainable=False, name=name)
+
+
+def _size(tensors: Sequence[tf.Tensor]) -> int:
+    return sum(t.shape.num_elements() * t.dtype.size for t in tensors)

@@ -63,7 +63,7 @@ class ArraySource:
         self.seed = checks.seed("seed", seed)
         shards = [_arrays(s, first + k) for k, s in enumerate(shards)]
         sizes = [_length(s, first + k) for k, s in enumerate(shards)]
-        self.samples = sum(sizes)
+        self.samples, self.sizes = sum(sizes), sizes
         _check_alike(shards, first)
         if self.batch_size > min(sizes):
             logging.warning(
@@ -145,7 +145,8 @@ class DatasetSource:
 
     def __init__(self, datasets: Sequence[tf.data.Dataset], first: int = 0):
         counts = [int(dataset.cardinality()) for dataset in datasets]
-        self.samples = sum(counts) if min(counts) > 0 else None  # batches
+        self.sizes = [max(0, count) for count in counts]  # batches
+        self.samples = sum(counts) if min(counts) > 0 else None
         batches = [next(iter(dataset), None) for dataset in datasets]
         if any(batch is None for batch in batches):
             empty = [first + k for k, b in enumerate(batches) if b is None]
@@ -205,6 +206,25 @@ def source(
     if all(are_datasets):
         return DatasetSource(shards, first)
     return ArraySource(shards, batch_size, sampling, seed, first)
+
+
+def shares(samples: Sequence[int]) -> list[float]:
+    """Returns what each worker counts for, by its samples; 1 on average.
+
+    Raises:
+      ValueError: if a worker does not know how many it has.
+
+    Example:
+      >>> shares([30, 10])
+      [1.5, 0.5]
+    """
+    if not all(samples):
+        raise ValueError(
+            'weighting="samples" needs to know how many each worker has, and '
+            "a dataset does not tell (its cardinality is unknown or infinite). "
+            'Give arrays, or weighting="equal".'
+        )
+    return [float(n) * len(samples) / float(sum(samples)) for n in samples]
 
 
 def _keys(seed: int, worker: tf.Tensor, shuffle: tf.Tensor) -> tf.Tensor:

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +15,7 @@ from fda_tf.plan import Plan
 from fda_tf.preemption import Preemption
 from fda_tf.state import State
 from fda_tf.training import CAUSES, Loop
-from fda_tf.workers import Workers
+from fda_tf.workers import Workers, evaluate
 
 STEPS_PER_CALL = 32  # of the compiled loop; also how often progress is told
 
@@ -48,6 +50,28 @@ class History:
     )
     seconds: float = 0.0
     worker_steps_per_second: float = math.nan
+
+    def evaluate_each(
+        self, shards: Sequence[Any], batch_size: int = 500
+    ) -> list[dict[str, Any]]:
+        """Returns the average model's metrics on the data of each worker.
+
+        Args:
+          shards: (x, y) or (x, y, sample_weight) a worker, or a batched
+            `tf.data.Dataset` each: of all workers, also those not drawn.
+          batch_size: samples.
+
+        Example:
+          >>> model = keras.Sequential([keras.Input((1,)),
+          ...                           keras.layers.Dense(1)])
+          >>> model.compile("sgd", "mae")
+          >>> model.set_weights([np.array([[2.0]]), np.array([0.0])])
+          >>> x = np.ones((4, 1), np.float32)
+          >>> rows = History(model).evaluate_each([(x, 2 * x), (x, 3 * x)])
+          >>> [row["loss"] for row in rows]
+          [0.0, 1.0]
+        """
+        return [evaluate(self.model, s, batch_size) for s in shards]
 
 
 class Recorder:
@@ -246,8 +270,14 @@ def run(workers: Workers, plan: Plan, samples: int | None) -> History:
     Raises:
       FloatingPointError: when a worker's drift is NaN or infinite.
     """
-    epoch = workers.source.epoch_steps(samples, workers.count)
+    epoch = workers.source.epoch_steps(samples, workers.clients)
     loop = Loop(
-        workers, plan.sync, plan.server, epoch, statistics=plan.statistics
+        workers,
+        plan.sync,
+        plan.server,
+        epoch,
+        statistics=plan.statistics,
+        payload=plan.payload,
+        guard=plan.guard,
     )
     return Recorder(loop, plan).run()

@@ -78,6 +78,8 @@ def _trainer(
         sync=dataclasses.replace(sync, cap=None) if cap else sync,
         server=callback.server,
         statistics=callback.statistics,
+        payload=callback.payload,
+        guard=callback.guard,
         epoch_steps=steps,
         replicas=callback.replicas,
         cap_in_epochs=cap,

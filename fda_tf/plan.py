@@ -10,11 +10,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from fda_tf import checks
+from fda_tf import checks, payloads
 from fda_tf.checkpoint import Checkpoint
+from fda_tf.guard import Guard
 from fda_tf.server import Average, ServerOptimizer
 from fda_tf.sync import Policy, VarianceThreshold
 from fda_tf.training import STATISTICS
+
+WEIGHTINGS = ("equal", "samples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Plan:
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
+      payload: what travels at a synchronisation: "float32", "bfloat16",
+        "int8", "topk", or a `fda_tf.payloads.Payload`.
+      guard: a `fda_tf.Guard` against a worker that is far off, or None.
+      weighting: "equal", or "samples": workers count in proportion to their
+        samples, for the variance, too.
       validation_data: (x, y), (x, y, sample_weight) or a batched dataset, on
         which the average of the models is evaluated.
       validation_batch_size: samples.
@@ -46,6 +54,9 @@ class Plan:
     )
     server: Any = dataclasses.field(default_factory=Average)
     statistics: str = "average"
+    payload: Any = "float32"
+    guard: Guard | None = None
+    weighting: str = "equal"
     validation_data: Any = None
     validation_batch_size: int = 500
     evaluate_every: int | None = None
@@ -70,6 +81,11 @@ class Plan:
                 "(x, y), (x, y, sample_weight) or a batched tf.data.Dataset."
             )
         check_parts(self.sync, self.server, self.statistics, self.checkpoint)
+        self._set("payload", check_exchange(self.payload, self.guard))
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(
+                f"weighting={self.weighting!r}. Known: {', '.join(WEIGHTINGS)}."
+            )
         if self.checkpoint:
             self.checkpoint.prepare()
 
@@ -114,6 +130,15 @@ def check_parts(
         raise ValueError(
             f"checkpoint={checkpoint!r}: expected fda_tf.Checkpoint(directory)."
         )
+
+
+def check_exchange(payload: Any, guard: Any) -> payloads.Payload:
+    """Returns the payload; raises ValueError for parts that are none."""
+    if not (guard is None or isinstance(guard, Guard)):
+        raise ValueError(
+            f"guard={guard!r}: expected fda_tf.Guard(factor) or None."
+        )
+    return payloads.get(payload)
 
 
 def takes_plan(function: Callable) -> Callable:

@@ -54,6 +54,19 @@ class Replicas:
         """
         return self._reduce(tensors, tf.distribute.ReduceOp.MEAN)
 
+    def all_gather(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Returns every process's tensor, [count, ...]; for use in graphs."""
+        if self._strategy is None:
+            return tensor[None]
+        options = self._options()
+
+        def gather(value):
+            replica = tf.distribute.get_replica_context()
+            return replica.all_gather(value[None], axis=0, options=options)
+
+        rows = self._strategy.run(gather, args=(tensor,))
+        return tf.ensure_shape(rows, [self.count, *tensor.shape])
+
     def sum(self, tensor: Any) -> np.ndarray:
         """Returns the sum of a tensor over the processes; eager."""
         return self.sums([tf.convert_to_tensor(tensor)])[0].numpy()
@@ -173,12 +186,15 @@ class Replicas:
             error, self.index, self.addresses, chiefs, self.timeout
         )
 
+    def _options(self):
+        return tf.distribute.experimental.CommunicationOptions(
+            timeout_seconds=self.timeout
+        )
+
     def _reduce(self, tensors, op):
         if self._strategy is None:
             return list(tensors)
-        options = tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=self.timeout
-        )
+        options = self._options()
 
         def all_reduce(*values):
             replica = tf.distribute.get_replica_context()

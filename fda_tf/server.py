@@ -69,9 +69,9 @@ class ServerOptimizer:
             )
         if _inner(optimizer) is not optimizer:
             raise ValueError(
-                "ServerOptimizer received a LossScaleOptimizer, which divides "
-                "by a scale that the pseudo-gradient does not have. Give the "
-                "optimizer inside it, its `inner_optimizer`."
+                f"ServerOptimizer received a {type(optimizer).__name__}, which "
+                "is for the workers' own steps. Give the optimizer inside it, "
+                "its `inner_optimizer`."
             )
         refuse_average(optimizer)
         self.optimizer = optimizer
@@ -126,8 +126,8 @@ def refuse_average(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def _inner(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Returns the optimizer inside a `LossScaleOptimizer`, or itself."""
-    while isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    """Returns the optimizer inside others, or itself."""
+    while hasattr(optimizer, "inner_optimizer"):
         optimizer = optimizer.inner_optimizer
     return optimizer
 

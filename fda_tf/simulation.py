@@ -17,8 +17,10 @@ import tensorflow as tf
 from fda_tf import data, history
 from fda_tf.plan import Plan, takes_plan
 from fda_tf.replicas import Replicas
+from fda_tf.rounds import Round
+from fda_tf.words import to_words
 from fda_tf.worker import Snapshot, Worker, check
-from fda_tf.workers import Workers
+from fda_tf.workers import Workers, shared
 
 
 class Simulation(Workers):
@@ -30,6 +32,10 @@ class Simulation(Workers):
       source: gives the batches of workers 0 .. K-1.
       workers: K.
       lanes: models resident at a time; by default one for each core.
+      participants: C of the K workers, that take part in a round; None: all.
+      miss: the chance with which a worker misses a synchronisation.
+      seed: of who takes part.
+      shares: what each worker counts for in a mean; None if all count alike.
     """
 
     def __init__(
@@ -38,11 +44,18 @@ class Simulation(Workers):
         source: data.ArraySource | data.DatasetSource,
         workers: int,
         lanes: int | None = None,
+        participants: int | None = None,
+        miss: float = 0.0,
+        seed: int = 0,
+        shares: Sequence[float] | None = None,
     ):
-        lanes = min(workers, lanes or len(os.sched_getaffinity(0)))
+        self._round = Round(workers, participants, miss, seed)
+        count = self._round.count
+        lanes = min(count, lanes or len(os.sched_getaffinity(0)))
         self.lanes = _lanes([build() for _ in range(lanes)], source)
-        super().__init__(workers, self.lanes[0], source)
-        self.here = workers
+        super().__init__(count, self.lanes[0], source, shares)
+        self.here, self.clients = count, workers
+        self.apart = self._round.apart
         self.replicas = Replicas()  # this process, alone
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)
@@ -56,6 +69,7 @@ class Simulation(Workers):
             for rows, vector in zip(self._rest, seeds, strict=True):
                 if vector is not None:
                     _store(rows, k, vector)
+        self._residual: list[tf.Variable] = []
 
     def step(self, step):
         lanes = len(self.lanes)
@@ -65,46 +79,96 @@ class Simulation(Workers):
             last = self.count - self.count % lanes
             self._step_lanes(tf.constant(last), self.count % lanes, step)
 
-    def mean(self, of, kind):
+    def mean(self, of, kind, shares=None):
         first = of(self._snapshot(0))
         self.count_exchange(kind, first)
-        total = list(first)
-        for k in tf.range(1, self.count):
-            total = [
-                t + v for t, v in zip(total, of(self._snapshot(k)), strict=True)
-            ]
-        return [t / self.count for t in total]
+        return self._mean(
+            lambda i: of(self._snapshot(i)), self._shares_for(kind, shares)
+        )
+
+    def mean_sent(self, send, read, shares, summable):
+        shares = self._shares_for("model", shares)
+
+        def sent(i):
+            parts, residual = send(i, self._snapshot(i))
+            if residual:
+                if shares is not None:
+                    counts, kept = shares[i] > 0, self._snapshot(i).residual
+                    residual = tuple(
+                        tf.where(counts, new, old)
+                        for new, old in zip(residual, kept, strict=True)
+                    )
+                _store(self._residual, self._round.client(i), residual)
+            return parts
+
+        form = sent(0)  # not twice: what it leaves out is kept
+        flat = tf.nest.flatten(form)
+        if summable:
+            self.count_exchange("model", flat)
+            mean = self._mean(lambda i: tf.nest.flatten(sent(i)), shares, flat)
+            return read(tf.nest.pack_sequence_as(form, mean))
+        first = read(form)
+        words = sum(to_words(part).shape[0] for part in flat)
+        self.meter.gather("model", [tf.zeros([words])], first)
+        self.meter.gather("call", [tf.zeros([1])], [])
+        return self._mean(lambda i: read(sent(i)), shares, first)
+
+    def all_of(self, of, kind):
+        values = self.each(of)
+        self.count_exchange(kind, [values])
+        return values
 
     def each(self, of):
         states = tf.TensorArray(tf.float32, self.here)
-        for k in tf.range(self.here):
-            states = states.write(k, of(self._snapshot(k)))
+        for i in tf.range(self.here):
+            states = states.write(i, of(self._snapshot(i)))
         return states.stack()
 
     def mean_of(self, rows, kind):
         self.count_exchange(kind, [rows[0]])
-        total = rows[0]
-        for k in range(1, self.count):  # in the order of `mean`, to the bit
-            total += rows[k]
-        return total / self.count
+        (mean,) = self._mean(lambda i: [rows[i]], self._shares_for(kind))
+        return mean
+
+    @property
+    def resident(self):
+        return self.lanes
+
+    def mean_here(self, value):
+        self.count_exchange("state", [value])
+        return value
+
+    def keep_residuals(self):
+        zeros = [tf.zeros_like(b) for b in self.lanes[0].weights.pack()]
+        self._residual = _stack("residual", self.clients, zeros)
+
+    def meet(self, step, everyone):
+        self._round.meet(step, everyone)
+
+    def number(self, place):
+        return int(self._round.client(place))
 
     def assign(self, snapshot):
-        for k in tf.range(self.count):
-            _store(self._weights, k, snapshot.weights)
-            if snapshot.statistics:
-                _store(self._statistics, k, snapshot.statistics)
+        self._round.begin()
+        for i in tf.range(self.count):
+            if self._round.attends(i):
+                k = self._round.client(i)
+                _store(self._weights, k, snapshot.weights)
+                if snapshot.statistics:
+                    _store(self._statistics, k, snapshot.statistics)
 
     def snapshot(self):
         return self._snapshot(0)
 
     def gather(self, of):
-        return tf.stack([of(self._snapshot(k)) for k in range(self.count)])
+        return tf.stack([of(self._snapshot(i)) for i in range(self.count)])
 
     def variables(self):
         groups = {f"rest_{i}": rows for i, rows in enumerate(self._rest)}
         return groups | {
             "weights": self._weights,
             "statistics": self._statistics,
+            "residual": self._residual,
+            "round": self._round.variables,
         }
 
     def state_bytes(self) -> int:
@@ -115,28 +179,59 @@ class Simulation(Workers):
             for stacked in stack
         )
 
+    def _mean(self, of, shares, first=None):
+        """Returns the mean of `of(place)`, the first of which may be known."""
+        total = list(of(0) if first is None else first)
+        if shares is None:
+            for i in tf.range(1, self.count):
+                total = [t + v for t, v in zip(total, of(i), strict=True)]
+            return [t / self.count for t in total]
+        total = shared(shares[0], total)
+        for i in tf.range(1, self.count):
+            values = shared(shares[i], of(i))
+            total = [t + v for t, v in zip(total, values, strict=True)]
+        whole = tf.reduce_sum(shares)
+        return [t / tf.cast(whole, t.dtype) for t in total]
+
+    def _shares_for(self, kind, shares=None):
+        """Returns what the workers of this round count for; None: all alike."""
+        own = self.all_shares()
+        if own is not None:
+            own = self._round.of_clients(own)
+        if kind == "model":
+            shares = self._round.shares(shares)
+        if own is None or shares is None:
+            return own if shares is None else shares
+        return own * shares
+
     def _step_lanes(self, first, lanes, step):
         # All loads, then all steps, then all stores: TensorFlow keeps the
         # order of what touches a variable, so only this order lets the
         # lanes' steps run at the same time.
-        batches = [self.source.batch(first + i, step) for i in range(lanes)]
+        clients = [self._round.client(first + i) for i in range(lanes)]
+        batches = [
+            self.source.batch(k, self._round.step_of(k, step)) for k in clients
+        ]
         for i in range(lanes):
             lane = self.lanes[i]
             lane.assign(self._snapshot(first + i))
             for group, rows in zip(lane.rest, self._rest, strict=True):
-                group.assign(_load(rows, first + i))
+                group.assign(_load(rows, clients[i]))
         for i in range(lanes):
             self.lanes[i].step(batches[i])
         for i in range(lanes):
             lane = self.lanes[i]
-            _store(self._weights, first + i, lane.weights.pack())
-            _store(self._statistics, first + i, lane.statistics.pack())
+            _store(self._weights, clients[i], lane.weights.pack())
+            _store(self._statistics, clients[i], lane.statistics.pack())
             for group, rows in zip(lane.rest, self._rest, strict=True):
-                _store(rows, first + i, group.pack())
+                _store(rows, clients[i], group.pack())
 
-    def _snapshot(self, worker):
+    def _snapshot(self, place):
+        k = self._round.client(place)
         return Snapshot(
-            _load(self._weights, worker), _load(self._statistics, worker)
+            _load(self._weights, k),
+            _load(self._statistics, k),
+            _load(self._residual, k),
         )
 
 
@@ -150,6 +245,8 @@ def simulate(
     batch_size: int = 32,
     sampling: str = "passes",
     seed: int = 0,
+    participants: int | None = None,
+    miss: float = 0.0,
     **options: Any,
 ) -> history.History:
     """Trains K simulated workers on one machine.
@@ -169,7 +266,13 @@ def simulate(
       workers: K; if given, the number of shards must be the same.
       batch_size: samples of a worker's batch, for shards of arrays.
       sampling: "passes" or "independent", for shards of arrays.
-      seed: of the order of the samples.
+      seed: of the order of the samples, and of who takes part.
+      participants: C of the K workers, drawn anew for each round; means and
+        bytes are over these. A worker keeps its optimizer's slots and its
+        place in its data until it is drawn again. None: all, always.
+      miss: the chance with which a worker misses a synchronisation: it goes
+        on with its own weights, and counts its drift from the new w_0. Bytes
+        are counted as if all had sent. Everyone is there at the end.
       **options: the other fields of `fda_tf.Plan`: sync, server,
         statistics, validation_data, evaluate_every, on_evaluation, ...
 
@@ -208,7 +311,22 @@ def simulate(
         )
     plan = Plan(steps=steps, **options)
     source = data.source(shards, batch_size, sampling, seed)
-    home = Simulation(build, source, len(shards))
+    if participants is not None and not isinstance(source, data.ArraySource):
+        raise ValueError(
+            "participants= needs shards of arrays, where each worker has its "
+            "own place; tf.data.Datasets are dealt in turn to all."
+        )
+    home = Simulation(
+        build,
+        source,
+        len(shards),
+        participants=participants,
+        miss=miss,
+        seed=seed,
+        shares=data.shares(source.sizes)
+        if plan.weighting == "samples"
+        else None,
+    )
     return history.run(home, plan, source.samples)
 
 

@@ -123,6 +123,7 @@ class State:
         for name, variable in self._variables.items():
             if name in found.arrays:
                 variable.assign(found.arrays[name])
+        self.loop.hold()
         if found.workers == self.replicas.count:
             self._whole = found.step
             logging.info("Going on from the checkpoint of step %d.", found.step)
@@ -180,7 +181,9 @@ def _settings(loop: Loop) -> dict[str, Any]:
         workers.worker,
         sync=loop.sync,
         server=loop.server,
-        average_statistics=loop.average_statistics,
+        average_statistics=loop.exchange.average_statistics,
+        payload=loop.exchange.payload,
+        guard=loop.exchange.guard,
     )
     optimizer = json.loads(described["optimizer"])
     described["optimizer"] = json.dumps(_without_rate(optimizer))
@@ -188,7 +191,8 @@ def _settings(loop: Loop) -> dict[str, Any]:
         f"data's {name}": getattr(workers.source, name, None)
         for name in ("batch_size", "sampling", "seed")
     }
-    simulated = workers.count if workers.count != workers.replicas.count else 0
+    alone = workers.clients == workers.replicas.count
+    simulated = 0 if alone else workers.clients
     return {"simulated": simulated} | described | source
 
 

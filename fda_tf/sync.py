@@ -7,6 +7,7 @@ synchronisation due by the clock (needs nothing)?
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -25,7 +26,27 @@ class Clock(NamedTuple):
 
 
 class Policy:
-    """What a sync policy has: `due`, a `monitor` or None, and its `theta`."""
+    """What a sync policy has: `due`, a `monitor` or None, and its `theta`.
+
+    Attributes:
+      needs_loss: whether `synchronised` is told the training loss.
+      variables: what it keeps: for checkpoints.
+    """
+
+    needs_loss = False
+    variables: Sequence[tf.Variable] = ()
+
+    def build(self) -> None:
+        """Makes what it keeps, for one run."""
+
+    def synchronised(self, clock: Clock, loss: tf.Tensor | None) -> None:
+        """Learns from a round that has ended.
+
+        Args:
+          clock: at the synchronisation, the round not yet begun anew.
+          loss: the mean training loss of the round, if the policy needs it.
+        """
+        del clock, loss  # AutoGraph knows no function that is empty
 
     def due(self, clock: Clock) -> tf.Tensor | bool:
         """Returns whether a synchronisation is due by the clock."""
@@ -172,91 +193,6 @@ class CheckWhenPossible:
         far = tf.where(norm > 0, far, float(self.limit))
         wait = tf.clip_by_value(far, 1.0, float(self.limit))
         return interval + tf.cast(wait, tf.int64)
-
-
-@dataclasses.dataclass(frozen=True)
-class QuadraticRule(ByClock):
-    """Synchronises every H = max(H0, floor((a / lr)^2)) steps: QSR.
-
-    lr is the learning rate at the beginning of the round: as it falls, rounds
-    grow longer.
-
-    Args:
-      rate: the optimizer's learning rate, above 0: a number, or its
-        `keras.optimizers.schedules.LearningRateSchedule`.
-      growth: a, above 0, in units of the rate.
-      least: H0, steps, at least 1.
-
-    Raises:
-      ValueError: for numbers out of their range.
-
-    Example:
-      >>> rule = QuadraticRule(rate=0.1, growth=0.25, least=4)
-      >>> [bool(rule.due(Clock(t, t, None))) for t in (5, 6)]
-      [False, True]
-
-    Source: Gu et al., A Quadratic Synchronization Rule for Distributed Deep
-    Learning, ICLR 2024 (arXiv 2310.14423).
-    """
-
-    rate: float | Schedule
-    growth: float
-    least: int = 1
-
-    def __post_init__(self):
-        first = self.rate
-        if isinstance(first, Schedule):
-            first = float(first(0))
-        checks.real("QuadraticRule: rate", first, 1e-30, "a number above 0")
-        checks.real("QuadraticRule: growth", self.growth, 0.0, "at least 0")
-        least = checks.count("QuadraticRule: least", self.least, "steps")
-        object.__setattr__(self, "least", least)
-
-    def due(self, clock):
-        """Returns whether the round is as long as its rate asks for."""
-        rate = self.rate
-        if isinstance(rate, Schedule):
-            rate = tf.cast(rate(clock.step - clock.interval), tf.float32)
-        steps = tf.floor(tf.square(self.growth / rate) + 1e-4)
-        longest = tf.maximum(steps, float(self.least))
-        return tf.cast(clock.interval, tf.float32) >= longest
-
-
-@dataclasses.dataclass(frozen=True)
-class PostLocal(ByClock):
-    """Synchronises every step at first, later by another policy.
-
-    Args:
-      first: steps that end with a synchronisation each, at least 1.
-      then: an `Every`, for the steps after them.
-
-    Raises:
-      ValueError: for numbers out of their range.
-
-    Example:
-      >>> post_local = PostLocal(first=3, then=Every(steps=2))
-      >>> [bool(post_local.due(Clock(s, i, None)))
-      ...  for s, i in ((2, 1), (3, 1), (4, 1), (5, 2))]
-      [True, True, False, True]
-
-    Source: Lin et al., Don't Use Large Mini-Batches, Use Local SGD, ICLR 2020.
-    """
-
-    first: int
-    then: Every
-
-    def __post_init__(self):
-        first = checks.count("PostLocal: first", self.first, "steps")
-        object.__setattr__(self, "first", first)
-        if not isinstance(self.then, Every):
-            raise ValueError(
-                f"PostLocal: then={self.then!r}: expected fda_tf.Every(...)."
-            )
-
-    def due(self, clock):
-        """Returns whether it is early, or due by the later policy."""
-        early = tf.convert_to_tensor(clock.step <= self.first)
-        return tf.logical_or(early, self.then.due(clock))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,8 +119,8 @@ class TargetBytes(TargetInterval):
 
         H = 8 K d / (bytes per step),  held by `TargetInterval`.
 
-    The states that are sent to decide are not in the budget: theta does not
-    change what a check costs.
+    The states that are sent to decide are not in the budget, as theta does
+    not change what a check costs; nor is what a payload saves.
 
     Args:
       per_step: bytes that all workers together send in a step, in the mean,

@@ -13,7 +13,8 @@ from fda_tf import agreement, saved
 from fda_tf import replicas as replicas_lib
 from fda_tf.checkpoint import Checkpoint
 from fda_tf.cluster import Cluster
-from fda_tf.plan import check_parts
+from fda_tf.guard import Guard
+from fda_tf.plan import check_exchange, check_parts
 from fda_tf.server import Average
 from fda_tf.state import State
 from fda_tf.sync import VarianceThreshold
@@ -35,6 +36,9 @@ class Trainer:
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
+      payload: what travels at a synchronisation: a name in
+        `fda_tf.PAYLOADS`, or a `fda_tf.payloads.Payload`.
+      guard: a `fda_tf.Guard` against a worker that is far off, or None.
       epoch_steps: the steps of an epoch, for a `sync` that counts in epochs.
       replicas: what `fda_tf.connect()` returned.
       **settings: more that must be the same on all workers.
@@ -65,6 +69,8 @@ class Trainer:
         sync: Any = None,
         server: Any = None,
         statistics: str = "average",
+        payload: Any = "float32",
+        guard: Guard | None = None,
         epoch_steps: int | None = None,
         replicas: replicas_lib.Replicas | None = None,
         **settings: Any,
@@ -77,14 +83,19 @@ class Trainer:
         with replicas.lost_worker_in_words():
             try:
                 check_parts(sync, server, statistics)
+                exchange = {
+                    "statistics": statistics,
+                    "payload": check_exchange(payload, guard),
+                    "guard": guard,
+                }
                 spec = tf.nest.map_structure(_spec, example)
                 self.worker = Worker(model, spec, spec)
                 described = agreement.describe(
                     self.worker,
                     sync=sync,
                     server=server,
-                    statistics=statistics,
                     epoch_steps=epoch_steps,
+                    **exchange,
                     **settings,
                 )
             except Exception as error:  # the other workers must hear of it
@@ -92,7 +103,7 @@ class Trainer:
                 raise
             agreement.agree_on(replicas, described)
             self.home = Cluster(self.worker, None, replicas)
-        self.loop = Loop(self.home, sync, server, epoch, statistics)
+        self.loop = Loop(self.home, sync, server, epoch, **exchange)
         self._state = State(self.loop, self._variables())
         self._step = tf.function(self._one_step, reduce_retracing=True)
         self._after_step = tf.function(self.loop.after_step)

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from fda_tf import checking, thetas, vectors
 from fda_tf.checking import Check
+from fda_tf.exchange import Exchange
 from fda_tf.server import Average
 from fda_tf.sync import Clock
 from fda_tf.worker import Snapshot
@@ -43,8 +44,8 @@ class Loop:
       sync: when to synchronise: `Every` or `VarianceThreshold`.
       server: how the average is applied: `Average` or `ServerOptimizer`.
       epoch: the steps of a global epoch, if known.
-      statistics: "average": moving statistics are averaged at each
-        synchronisation; "local": for evaluation only, as in the paper.
+      **exchange: what travels at a synchronisation: `Exchange`'s statistics,
+        payload and guard.
     """
 
     def __init__(
@@ -53,11 +54,10 @@ class Loop:
         sync: Any,
         server: Any,
         epoch: Fraction | None = None,
-        statistics: str = "average",
+        **exchange: Any,
     ):
         self.workers, self.sync, self.server = workers, sync, server
         self.epoch = epoch
-        self.average_statistics = statistics == "average"
         # Alone there is nothing to check, and nothing to average or to count.
         self.nothing_to_average = workers.count == 1 and isinstance(
             server, Average
@@ -67,6 +67,11 @@ class Loop:
         self.w0 = vectors.variables(group.pack(), "w0")
         server.build(group.layout, workers.worker.names)
         self.check = Check(sync, workers, self.w0) if self.monitor else None
+        self.exchange = Exchange(workers, self.w0, **exchange)
+        self.hold()
+        sync.build()
+        if sync.needs_loss:
+            workers.watch_losses()
         self.step = _counter("step")
         self.interval = _counter("interval")
         self.syncs = _counter("syncs")
@@ -79,7 +84,7 @@ class Loop:
         sync.due(Clock(self.step, self.interval, epoch))  # refuses now
         signature = [tf.TensorSpec([], tf.int32)]
         self.run = tf.function(self._run, input_signature=signature)
-        self.synchronise = tf.function(self._synchronise)
+        self.synchronise = tf.function(self._synchronise_all)
         self._mean_models = tf.function(
             lambda: workers.mean(lambda s: s.weights + s.statistics, "eval")
         )
@@ -166,38 +171,52 @@ class Loop:
         step, interval = self.step.read_value(), self.interval.read_value()
         return self.sync.due(Clock(step, interval, self.epoch))
 
-    def _synchronise(self):
+    def _synchronise(self, everyone=False):
         """Averages the models; returns whether all went well.
 
         A mean, or a server's step, that is not finite is not put in place, so
         that it can be told whose it was.
         """
 
-        def travels(snapshot):
-            if self.average_statistics:
-                return snapshot.weights + snapshot.statistics
-            return snapshot.weights
-
-        mean = self.workers.mean(travels, "model")
-        weights, statistics = mean[: len(self.w0)], mean[len(self.w0) :]
-        finite = tf.math.is_finite(vectors.squared_norm(weights))
+        self.workers.meet(self.step.read_value(), everyone)
+        mean = self.exchange.mean(self.step.read_value())
+        finite = tf.math.is_finite(vectors.squared_norm(mean.weights))
         if finite:
             old = tuple(b.read_value() for b in self.w0)
-            new = self.server.apply(old, weights)
+            new = self.server.apply(old, mean.weights)
             finite = tf.math.is_finite(vectors.squared_norm(new))
             if finite:
                 if self.check is not None:
                     self.monitor.synchronised(new, old)
                     self.check.synchronised()
                 vectors.assign(self.w0, new)
-                self.workers.assign(Snapshot(new, tuple(statistics)))
+                self.hold()
+                self.workers.assign(Snapshot(new, mean.statistics))
+                self._tell_policy()
                 self.interval.assign(0)
                 self.syncs.assign_add(1)
         return finite
 
+    def _synchronise_all(self):
+        return self._synchronise(everyone=True)
+
+    def _tell_policy(self):
+        clock = Clock(
+            self.step.read_value(), self.interval.read_value(), self.epoch
+        )
+        loss = self.workers.mean_loss() if self.sync.needs_loss else None
+        self.sync.synchronised(clock, loss)
+
+    def hold(self) -> None:
+        """Tells optimizers that are held near w_0 where that is."""
+        w0 = [bucket.read_value() for bucket in self.w0]
+        for worker in self.workers.resident:
+            worker.hold(w0)
+
     def restart(self) -> None:
         """Begins a new round from the models as they are, equal on all."""
         vectors.assign(self.w0, self.workers.snapshot().weights)
+        self.hold()
         self.interval.assign(0)
         if self.check is not None:
             self.check.synchronised()
@@ -211,7 +230,8 @@ class Loop:
         Raises:
           FloatingPointError: when a drift is not finite.
         """
-        if self.nothing_to_average or not int(self.interval):
+        same = not int(self.interval) and not self.workers.apart
+        if self.nothing_to_average or same:
             return False
         if not bool(self.synchronise()):
             self.raise_bad_drift()
@@ -223,10 +243,9 @@ class Loop:
 
         Just after a synchronisation the models are w_0, and nothing is sent.
         """
-        group = self.workers.worker.statistics
-        if not int(self.interval) and (
-            self.average_statistics or not group.variables
-        ):
+        statistics = self.workers.has_statistics
+        same = self.exchange.average_statistics or not statistics
+        if not int(self.interval) and same and not self.workers.apart:
             return self.workers.snapshot()
         mean = self._mean_models()
         n = len(self.w0)
@@ -237,12 +256,16 @@ class Loop:
         norms = self.workers.gather(
             lambda s: vectors.squared_norm(vectors.subtract(s.weights, self.w0))
         )
-        return [k for k, n in enumerate(norms) if not math.isfinite(n)]
+        return [
+            self.workers.number(i)
+            for i, n in enumerate(norms)
+            if not math.isfinite(n)
+        ]
 
     def sent(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns (synchronisations, bytes as the paper counts them)."""
-        paid = self.workers.meter.paid_tensor
-        sent = paid("state") + 2 * paid("model")
+        meter = self.workers.meter
+        sent = meter.paid_tensor("state") + meter.both_ways("model")
         return self.syncs.read_value(), tf.cast(sent, tf.float64)
 
     def raise_bad_drift(self) -> None:
@@ -276,6 +299,8 @@ class Loop:
             "server": list(self.server.variables),
             "theta": [self.theta],
             "check": self.check.variables if self.check else [],
+            "policy": list(self.sync.variables),
+            "losses": self.workers.loss_variables(),
             "counters": [self.step, self.interval, self.syncs],
             "meter": list(self.workers.meter.variables),
         }
@@ -293,7 +318,7 @@ class Loop:
             "syncs": syncs,
             "checks": checks,
             "state_bytes": meter.paid("state"),
-            "model_bytes": 2 * meter.paid("model"),
+            "model_bytes": int(meter.both_ways("model")),
             "paper_state_bytes": checks * k * 4 * floats,
             "paper_model_bytes": syncs * 2 * k * 4 * weights * (k > 1),
             "eval_bytes": meter.on_wire("eval"),

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import auto_control_deps_utils
 
-from fda_tf import server, vectors
+from fda_tf import fedprox, server, vectors
 from fda_tf.vectors import Layout, Vector
 
 
@@ -16,6 +16,7 @@ class Snapshot(NamedTuple):
 
     weights: Vector  # trainable variables, float32
     statistics: Vector  # float variables that a training step updates
+    residual: Vector = ()  # what error feedback has left out until now
 
 
 class Group(NamedTuple):
@@ -104,6 +105,30 @@ class Worker:
         self.weights.assign(snapshot.weights)
         if snapshot.statistics:
             self.statistics.assign(snapshot.statistics)
+
+    def hold(self, w0: Sequence[tf.Tensor]) -> None:
+        """Tells an optimizer that is held near w_0, `FedProx`, where that is.
+
+        Args:
+          w0: flat buckets.
+        """
+        held = fedprox.anchors(self.model.optimizer)
+        if held:
+            vectors.assign(held, self.weights.layout.unpack(w0))
+
+    def losses(self) -> list[tf.Variable]:
+        """Returns the sum and the count of which the metric "loss" is made.
+
+        Raises:
+          ValueError: if the model has no such metric.
+        """
+        for metric in self.model.metrics:
+            if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
+                return [metric.total.value, metric.count.value]
+        raise ValueError(
+            f'The model {self.model.name!r} has no metric "loss", which '
+            "AdaComm needs; a train_step of one's own must keep it."
+        )
 
     def own_seeds(self, worker: int) -> list[Vector | None]:
         """Returns, for each group of `rest`, its state for worker number k.

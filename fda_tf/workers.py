@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,12 +23,28 @@ class Workers(abc.ABC):
       count: K.
       worker: a worker resident in this process, for shapes and evaluation.
       source: gives the batches of the workers here.
+      shares: what each client counts for in a mean; None if all count alike.
+
+    Attributes:
+      here: how many of them are in this process.
+      clients: how many there are in all; above K if K of them take part in a
+        round.
+      apart: whether models may differ just after a synchronisation.
     """
 
-    here = 1  # how many of them are in this process
+    here = 1
+    apart = False
 
-    def __init__(self, count: int, worker: Worker, source: Any):
-        self.count = count
+    def __init__(
+        self,
+        count: int,
+        worker: Worker,
+        source: Any,
+        shares: Sequence[float] | None = None,
+    ):
+        self.count = self.clients = count
+        self._seen: tf.Variable | None = None
+        self._shares = None if shares is None else tf.constant(shares)
         self.worker = worker
         self.source = source
         self.meter = Meter(count)
@@ -43,13 +60,66 @@ class Workers(abc.ABC):
         self,
         of: Callable[[Snapshot], Sequence[tf.Tensor]],
         kind: str,
+        shares: tf.Tensor | None = None,
     ) -> list[tf.Tensor]:
         """Returns the mean over all K workers of `of(their snapshot)`.
 
         Args:
           of: what travels, from one worker's snapshot.
           kind: what for, one of `fda_tf.comm.KINDS`.
+          shares: what each worker counts for, [K]; 0 is left out even if it
+            is NaN. None: all alike.
         """
+
+    @abc.abstractmethod
+    def mean_sent(
+        self,
+        send: Callable[[Any, Snapshot], Any],
+        read: Callable[[Any], list[tf.Tensor]],
+        shares: tf.Tensor | None,
+        summable: bool,
+    ) -> list[tf.Tensor]:
+        """Returns the mean over all workers of what they send, as it is read.
+
+        Args:
+          send: from a worker's place and snapshot, a `fda_tf.exchange.Sent`.
+          read: from its `parts`, float32 tensors.
+          shares: what each worker counts for, [K], or None.
+          summable: whether the sum of the parts reads as the sum.
+        """
+
+    @abc.abstractmethod
+    def all_of(
+        self, of: Callable[[Snapshot], tf.Tensor], kind: str
+    ) -> tf.Tensor:
+        """Returns `of(snapshot)`, a scalar, of all K workers, [K]."""
+
+    def all_shares(self, shares: tf.Tensor | None = None) -> tf.Tensor | None:
+        """Returns what each of K workers counts for, [K]; None if all alike.
+
+        Args:
+          shares: what they count for besides, or None.
+        """
+        if self._shares is None or shares is None:
+            return self._shares if shares is None else shares
+        return self._shares * shares
+
+    def meet(self, step: tf.Tensor, everyone: bool) -> None:
+        """Settles who takes part in a synchronisation: all, but in simulation.
+
+        Args:
+          step: steps done, int64.
+          everyone: whether nobody may miss it.
+        """
+        del step, everyone  # AutoGraph knows no function that is empty
+
+    def number(self, place: int) -> int:
+        """Returns the number of the worker in a place of this round; eager."""
+        return place
+
+    @abc.abstractmethod
+    def keep_residuals(self) -> None:
+        """Gives each worker a residual, at first 0."""
 
     @abc.abstractmethod
     def each(self, of: Callable[[Snapshot], tf.Tensor]) -> tf.Tensor:
@@ -77,6 +147,41 @@ class Workers(abc.ABC):
     def called(self) -> tf.Tensor:
         """Returns whether a worker has called for a meeting; in graphs."""
         return self.call > 0
+
+    @property
+    def resident(self) -> Sequence[Worker]:
+        """The models that take steps in this process."""
+        return [self.worker]
+
+    def watch_losses(self) -> None:
+        """Begins to keep what `mean_loss` is made of."""
+        self._losses = [worker.losses() for worker in self.resident]
+        self._seen = tf.Variable([0.0, 0.0], trainable=False, name="seen")
+
+    def loss_variables(self) -> list[tf.Variable]:
+        """Returns what `mean_loss` is made of: for checkpoints."""
+        if self._seen is None:
+            return []
+        return [v for pair in self._losses for v in pair] + [self._seen]
+
+    def mean_loss(self) -> tf.Tensor:
+        """Returns the mean training loss since last asked, of all workers."""
+        now = tf.add_n([tf.stack([total, n]) for total, n in self._losses])
+        # At an epoch's beginning, Keras sets them to 0.
+        begun = now[1] < self._seen[1]
+        new = tf.where(begun, now, now - self._seen)
+        self._seen.assign(now)
+        mean = self.mean_here(new)
+        return mean[0] / mean[1]
+
+    @abc.abstractmethod
+    def mean_here(self, value: tf.Tensor) -> tf.Tensor:
+        """Returns the mean, over processes, of what each one has."""
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether the models have any."""
+        return bool(self.worker.statistics.variables)
 
     def call_meeting(self) -> None:
         """Asks all workers to leave the loop at the next exchange."""
@@ -106,18 +211,44 @@ class Workers(abc.ABC):
         """Returns the model's metrics on data, with the snapshot's weights."""
         own = self.worker.snapshot()
         self.worker.assign(snapshot)
-        model = self.worker.model
-        if isinstance(data, tf.data.Dataset):
-            logs = model.evaluate(data, verbose=0, return_dict=True)
-        else:
-            x, y, weight = (*data, None, None)[:3]
-            logs = model.evaluate(
-                x,
-                y,
-                sample_weight=weight,
-                batch_size=batch_size,
-                verbose=0,
-                return_dict=True,
-            )
+        logs = evaluate(self.worker.model, data, batch_size)
         self.worker.assign(own)
-        return {name: np.asarray(v).tolist() for name, v in logs.items()}
+        return logs
+
+
+def evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, Any]:
+    """Returns a model's metrics on data, by name.
+
+    Args:
+      model: compiled.
+      data: (x, y), (x, y, sample_weight), or a batched `tf.data.Dataset`.
+      batch_size: samples, for arrays.
+    """
+    if isinstance(data, tf.data.Dataset):
+        logs = model.evaluate(data, verbose=0, return_dict=True)
+    else:
+        x, y, weight = (*data, None, None)[:3]
+        logs = model.evaluate(
+            x,
+            y,
+            sample_weight=weight,
+            batch_size=batch_size,
+            verbose=0,
+            return_dict=True,
+        )
+    return {name: np.asarray(v).tolist() for name, v in logs.items()}
+
+
+def shared(share: tf.Tensor, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns share x tensor of each; 0 if the share is, even of NaN.
+
+    Example:
+      >>> [float(t) for t in shared(2.0, [tf.constant(3.0)])]
+      [6.0]
+      >>> [float(t) for t in shared(0.0, [tf.constant(float("nan"))])]
+      [0.0]
+    """
+    return [
+        tf.where(share > 0, tf.cast(share, t.dtype) * t, tf.zeros_like(t))
+        for t in tensors
+    ]

@@ -9,6 +9,15 @@ STEPS, BATCH = 200, 8
 FEW = ("linear", "sketch", "every epoch", "rich")  # for larger clusters
 
 
+def shards(workers, name):
+    """Returns the K shards of a case; worker 1 may have half as many."""
+    whole = small.shards(workers)
+    if "samples" in name:
+        x, y = whole[1]
+        whole[1] = (x[::2], y[::2])
+    return whole
+
+
 def cases():
     """Returns name -> (build(seed), options of simulate and train)."""
     threshold = fda_tf.VarianceThreshold
@@ -37,6 +46,40 @@ def cases():
             linear,
             sync=threshold(0.2, "linear"),
             server=fda_tf.ServerOptimizer(keras.optimizers.Adam(0.05)),
+        ),
+        "bfloat16": run(
+            linear, sync=threshold(0.2, "linear"), payload="bfloat16"
+        ),
+        "int8": run(linear, sync=fda_tf.Every(steps=7), payload="int8"),
+        "topk": run(
+            linear,
+            sync=threshold(0.2, "linear"),
+            payload=fda_tf.payloads.TopK(0.3),
+            guard=fda_tf.Guard(1.2, "clip"),
+        ),
+        "by samples": run(
+            linear, sync=threshold(0.2, "sketch"), weighting="samples"
+        ),
+        "guard and samples": run(
+            rich,
+            sync=threshold(0.05, "linear"),
+            weighting="samples",
+            guard=fda_tf.Guard(1.01),
+            payload="int8",
+        ),
+        "overlap": run(linear, sync=threshold(0.2, "sketch", overlap=True)),
+        "interval": run(
+            linear,
+            sync=threshold(
+                0.2, "linear", check_every=fda_tf.CheckWhenPossible(5)
+            ),
+        ),
+        "AdaComm": run(linear, sync=fda_tf.AdaComm(first=12, every=20)),
+        "FedProx": run(
+            lambda seed: small.linear_model(
+                small.start(seed), fda_tf.FedProx("sgd", mu=0.5)
+            ),
+            sync=threshold(0.001, "linear"),
         ),
         "rich": run(
             rich,

@@ -62,7 +62,7 @@ def test_cluster_does_as_the_simulation(cluster, name):
         pytest.skip("two processes do all cases, four do a few")
     build, options = cases.cases()[name]
     run = fda_tf.simulate(
-        lambda: build(1), small.shards(len(cluster)), **options
+        lambda: build(1), cases.shards(len(cluster), name), **options
     )
     expected = small.history_of(run)
     for worker in cluster:
@@ -99,11 +99,15 @@ def test_all_workers_hold_the_same_final_model(cluster):
 
 @pytest.mark.parametrize("name", UNLIKE)
 def test_every_worker_refuses_in_words(cluster, name):
+    if name not in cluster[0]:
+        pytest.skip("two processes refuse all, four a few")
     for worker in cluster:
         assert re.search(UNLIKE[name], worker[name]["error"]), worker[name]
 
 
 def test_workers_alike_but_for_names_and_addresses_train(cluster):
+    if "alike" not in cluster[0]:
+        pytest.skip("two processes do it")
     for worker in cluster:
         assert worker["alike"].get("row", worker["alike"])["step"] == 6
 

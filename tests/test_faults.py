@@ -9,13 +9,13 @@ import signal
 import socket
 import time
 
-import hosts
 import launched
 import pytest
 from fault_job import EVERY
 from fault_runs import Run
 
 import fda_tf
+from experiments.bench import netlab
 
 pytestmark = pytest.mark.slow
 
@@ -24,6 +24,8 @@ FAULT = 47  # the step after which it comes
 SAVED = FAULT // EVERY * EVERY  # the last checkpoint before it
 LOST = r"RuntimeError: Worker {} lost worker {} \({}:\d+\): it was killed"
 HERE = "127.0.0.1"
+
+needs_hosts = pytest.mark.skipif(not netlab.can_be(), reason=netlab.NEEDS)
 
 
 def undisturbed(folder, how):
@@ -225,7 +227,7 @@ def test_a_worker_stopped_for_good(tmp_path, worker):
 @pytest.fixture
 def two_hosts():
     """Two hosts and a switch."""
-    with hosts.Hosts(2) as lab:
+    with netlab.Hosts(2) as lab:
         yield lab
 
 
@@ -236,7 +238,7 @@ def on(two_hosts, run):
     run.wait_for_step(FAULT)
 
 
-@hosts.needs_hosts
+@needs_hosts
 def test_a_cable_cut_for_5_seconds(tmp_path, two_hosts, fitted):
     with Run(tmp_path, pause=0.01) as run:
         on(two_hosts, run)
@@ -249,7 +251,7 @@ def test_a_cable_cut_for_5_seconds(tmp_path, two_hosts, fitted):
         assert run.steps(0) == list(range(1, LAST + 1))
 
 
-@hosts.needs_hosts
+@needs_hosts
 def test_a_cable_cut_for_good(tmp_path, two_hosts):
     with Run(tmp_path, pause=0.01) as run:
         on(two_hosts, run)

@@ -144,9 +144,14 @@ def test_fit_decides_as_the_numpy_twin(cluster, count, name):
     assert 2 <= decisions.sum() < steps
     for got in workers:
         assert got["syncs"] == (np.flatnonzero(decisions) + 1).tolist()
-        np.testing.assert_allclose(
-            got["variance"], estimates, rtol=1e-3, atol=1e-5
-        )
+        if name == "sketch":  # of quiet steps, the cascade gives upper bounds
+            bounds = np.where(decisions, estimates, theta)
+            assert np.all(got["variance"] >= estimates - 1e-5)
+            assert np.all(got["variance"] <= bounds * (1 + 1e-3))
+        else:
+            np.testing.assert_allclose(
+                got["variance"], estimates, rtol=1e-3, atol=1e-5
+            )
         np.testing.assert_allclose(
             got["weights"], np.mean(models, axis=0).ravel(), atol=1e-5
         )

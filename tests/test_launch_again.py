@@ -92,6 +92,15 @@ def test_restarts_are_paused(tmp_path, monkeypatch):
     assert time.monotonic() - began >= 0.3 + 0.6
 
 
+def test_a_start_that_lasted_begins_a_new_row(monkeypatch, caplog):
+    monkeypatch.setattr(launch, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(launch, "SOON_SECONDS", 0.0)
+    assert launch.launch(["/no/such"], workers=1, max_restarts=3) == 127
+    said = [message for message in caplog.messages if "begins in" in message]
+    assert len(said) == 3
+    assert all(message.endswith("begins in 0.01 s") for message in said)
+
+
 def test_one_that_is_done_early_is_no_failure(caplog, tmp_path):
     words = launched.command(tmp_path, "time.sleep(0 if k else 0.5)\n")
     assert launch.launch(words, workers=2, max_restarts=1) == 0

@@ -1,4 +1,4 @@
-"""README's own code, run as it stands."""
+"""The code of README and docs/, run as it stands."""
 
 import pathlib
 import re
@@ -6,13 +6,15 @@ import re
 import keras
 import numpy as np
 import pytest
+import runs
 
-README = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+ROOT = pathlib.Path(__file__).parent.parent
 
 
-def blocks():
-    """Returns README's Python blocks, in order."""
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def blocks(name="README.md"):
+    """Returns the Python blocks of a document, in order."""
+    text = (ROOT / name).read_text()
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
 def test_the_simulation_runs(tmp_path, monkeypatch, capsys):
@@ -57,3 +59,13 @@ def test_the_loop_script_runs_alone(images):
     exec(blocks()[2], names)
     assert names["history"].rows[-1]["step"] == 2000
     assert (images / "averaged.keras").exists()
+
+
+def test_a_monitor_of_ones_own_trains():
+    names = {}
+    (block,) = blocks("docs/methods.md")
+    exec(block, names)
+    run = runs.simulate(names["sync"])
+    syncs = [s["step"] for s in run.syncs if s["cause"] == "threshold"]
+    assert 2 < len(syncs) < runs.STEPS
+    assert run.rows[-1]["state_bytes"] == runs.STEPS * runs.WORKERS * 4 * 11

@@ -182,7 +182,9 @@ def test_the_workers_of_a_cluster_get_the_same_flags(
         assert flags.FLAGS.theta == 0.05 and flags.FLAGS.interval is None
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize(
+    "workers", [2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_cluster_agrees_with_simulation(workers, data, tmp_path):
     arguments = [
         "--algorithm=sketch", f"--workers={workers}", "--nostop",

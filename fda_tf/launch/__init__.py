@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
@@ -19,6 +20,7 @@ from fda_tf.launch import _group
 PREEMPTION_SECONDS = 30.0  # from SIGTERM to being killed: time to save
 FIRST_PAUSE_SECONDS = 1.0  # before the first restart; each is twice as long
 LONGEST_PAUSE_SECONDS = 30.0
+SOON_SECONDS = 15.0  # a start that failed in less is one more of a row
 RESTART_VARIABLE = "FDA_TF_RESTART"  # 0, 1, ...: which start this is
 
 
@@ -39,13 +41,21 @@ def free_ports(count: int) -> list[int]:
             s.close()
 
 
-def tf_configs(workers: int) -> list[str]:
-    """Returns the TF_CONFIG of each worker of a job on this machine."""
-    addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+def tf_configs(
+    workers: int, addresses: Sequence[str] | None = None
+) -> list[str]:
+    """Returns the TF_CONFIG of each worker of a job.
+
+    Args:
+      workers: how many.
+      addresses: host:port of each; by default free ports of this machine.
+    """
+    if addresses is None:
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(workers)]
     return [
         json.dumps(
             {
-                "cluster": {"worker": addresses},
+                "cluster": {"worker": list(addresses)},
                 "task": {"type": "worker", "index": k},
             }
         )
@@ -53,16 +63,20 @@ def tf_configs(workers: int) -> list[str]:
     ]
 
 
-def pause(restart: int) -> float:
-    """Returns the seconds to wait before restart 1, 2, ...
+def pause(failures: int) -> float:
+    """Returns the seconds to wait after so many starts that failed soon.
 
-    What fails at once, such as an import, must not keep the machine busy.
+    What fails at once, such as an import, must not keep the machine busy. A
+    start that trained for a while and failed then is the first of a new row.
+
+    Args:
+      failures: in a row, this one included.
 
     Example:
-      >>> [pause(restart) for restart in (1, 2, 3, 4, 5, 6, 7)]
+      >>> [pause(failures) for failures in (1, 2, 3, 4, 5, 6, 7)]
       [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
     """
-    doubled = FIRST_PAUSE_SECONDS * 2.0 ** min(restart - 1, 30)
+    doubled = FIRST_PAUSE_SECONDS * 2.0 ** min(failures - 1, 30)
     return min(doubled, LONGEST_PAUSE_SECONDS)
 
 
@@ -113,8 +127,10 @@ def launch(
     _check(command, workers, max_restarts)
     grace = checks.real("grace", grace, 0, "seconds, 0 or more")
     environment = dict(os.environ if env is None else env)
+    failures = 0
     with _sigterm() as asked:
         for start in range(max_restarts + 1):
+            began = time.monotonic()
             failure = _run(
                 command,
                 workers,
@@ -124,7 +140,9 @@ def launch(
             )
             if failure is None or asked or start == max_restarts:
                 break
-            seconds = pause(start + 1)
+            soon = time.monotonic() - began < SOON_SECONDS
+            failures = failures + 1 if soon else 1
+            seconds = pause(failures)
             logging.warning(
                 "restart %d of %d: %s; it begins in %g s",
                 *(start + 1, max_restarts, failure.words(), seconds),

@@ -1,16 +1,26 @@
-"""Hosts on one machine: network namespaces on a switch, with cables to cut."""
+"""A lab of hosts on one machine: network namespaces on a rate-limited switch.
+
+  with Hosts(4, rate="100mbit") as hosts:
+      subprocess.run(hosts.command(0, ["python", "worker.py"]))
+
+Needs root and Debian's iproute2. The rate is a token bucket at both ends of
+every cable, so each host sends and receives at most that much. No delay is
+added. Nothing outside the namespaces is touched.
+"""
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
 
-import pytest
+NEEDS = "network namespaces need root and iproute2 (apt install iproute2)"
+BURST, QUEUE = "64kb", "50ms"
 
-needs_hosts = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("ip"),
-    reason="network namespaces need root and iproute2 (apt install iproute2)",
-)
+
+def can_be() -> bool:
+    """Returns whether this machine can have such hosts."""
+    return os.geteuid() == 0 and all(map(shutil.which, ("ip", "tc")))
 
 
 class Hosts:
@@ -18,12 +28,16 @@ class Hosts:
 
     Args:
       count: how many.
+      rate: of each cable, as `tc` takes it, such as "10mbit"; None: no limit.
 
     Attributes:
       addresses: an IP address of each.
     """
 
-    def __init__(self, count):
+    def __init__(self, count: int, rate: str | None = None):
+        if not can_be():
+            raise RuntimeError(f"No hosts here: {NEEDS}.")
+        self._rate = rate
         # One process may have one lab; others may have theirs.
         self._name = f"fda{os.getpid()}"
         self.addresses = [f"10.78.0.{k + 1}" for k in range(count)]
@@ -44,15 +58,21 @@ class Hosts:
     def __exit__(self, *_):
         self._undo.close()
 
-    def command(self, k, words):
+    def command(self, k: int, words: list[str]) -> list[str]:
         """Returns what runs a command on host k, under the same pid."""
         return ["ip", "netns", "exec", self._host(k), *words]
 
-    def cut(self, k):
+    def bytes_sent(self, k: int) -> int:
+        """Returns the bytes that host k has sent, by its own counter."""
+        host = self._host(k)
+        shown = _ip("-n", host, "-s", "-j", "link", "show", "eth0")
+        return json.loads(shown)[0]["stats64"]["tx"]["bytes"]
+
+    def cut(self, k: int) -> None:
         """Pulls the cable of host k out of the switch."""
         _ip("-n", self._name, "link", "set", f"port{k}", "down")
 
-    def mend(self, k):
+    def mend(self, k: int) -> None:
         """Plugs it in again."""
         _ip("-n", self._name, "link", "set", f"port{k}", "up")
 
@@ -68,6 +88,14 @@ class Hosts:
         _ip("-n", host, "link", "set", "eth0", "up")
         _ip("-n", self._name, "link", "set", f"port{k}", "master", "br0")
         self.mend(k)
+        if self._rate:
+            self._limit(host, "eth0")
+            self._limit(self._name, f"port{k}")
+
+    def _limit(self, name, device):
+        words = f"qdisc add dev {device} root tbf rate {self._rate}"
+        words += f" burst {BURST} latency {QUEUE}"
+        _run("tc", "-n", name, *words.split())
 
     def _make(self, name):
         _ip("netns", "add", name)
@@ -78,6 +106,11 @@ class Hosts:
 
 
 def _ip(*words):
-    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    return _run("ip", *words)
+
+
+def _run(*words):
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout

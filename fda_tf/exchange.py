@@ -1,0 +1,126 @@
+"""How K models become one at a synchronisation: what travels, who counts."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from fda_tf import payloads, vectors
+from fda_tf.guard import Guard
+from fda_tf.vectors import Vector
+from fda_tf.worker import Snapshot
+from fda_tf.workers import Workers
+
+
+class Sent(NamedTuple):
+    """What one worker sends."""
+
+    parts: list[list[tf.Tensor]]  # for each bucket, what the payload made of it
+    residual: Vector  # what it left out; empty without error feedback
+
+
+class Exchange:
+    """The mean of the workers' models, as a payload and a guard let it be.
+
+    Plain models are averaged as they are. Else it is their drifts that
+    travel, and the mean model is
+
+        w_0 + sum_k s_k decode(encode(c_k u_k + e_k)) / sum_k s_k
+
+    with the guard's factors c_k and shares s_k, and e_k what error feedback
+    has left out until now.
+
+    Args:
+      workers: the K workers.
+      w0: the variables that hold the last synchronised model.
+      statistics: "average", or "local" ones that do not travel.
+      payload: what travels: a name in `fda_tf.PAYLOADS`, or a `Payload`.
+      guard: a `Guard`, or None.
+    """
+
+    def __init__(
+        self,
+        workers: Workers,
+        w0: list[tf.Variable],
+        statistics: str = "average",
+        payload: str | payloads.Payload = "float32",
+        guard: Guard | None = None,
+    ):
+        self.workers, self._w0 = workers, w0
+        self.payload, self.guard = payloads.get(payload), guard
+        self.average_statistics = statistics == "average"
+        if self.payload.feedback and workers.count > 1:
+            workers.keep_residuals()
+
+    def mean(self, step: tf.Tensor) -> Snapshot:
+        """Returns the mean; statistics are empty where they do not travel.
+
+        Args:
+          step: steps done, int64: of random numbers.
+        """
+        if self.guard is None and isinstance(self.payload, payloads.Float32):
+            return self._mean_models()
+        scales = shares = None
+        if self.guard is not None:
+            scales, shares = self.guard.judge(self._norms())
+
+        def send(k: Any, snapshot: Snapshot) -> Sent:
+            return self._send(k, snapshot, step, scales)
+
+        drift = self.workers.mean_sent(
+            send, self._read, shares, self.payload.summable
+        )
+        weights = tuple(w + u for w, u in zip(self._w0, drift, strict=True))
+        if not self.average_statistics or not self.workers.has_statistics:
+            return Snapshot(weights, ())
+        statistics = self.workers.mean(lambda s: s.statistics, "model", shares)
+        return Snapshot(weights, tuple(statistics))
+
+    def _mean_models(self) -> Snapshot:
+        def travels(snapshot):
+            if self.average_statistics:
+                return snapshot.weights + snapshot.statistics
+            return snapshot.weights
+
+        mean = self.workers.mean(travels, "model")
+        n = len(self._w0)
+        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+
+    def _norms(self) -> tf.Tensor:
+        """Returns ||u_k|| of all workers, [K]."""
+        return tf.sqrt(self.workers.all_of(self._squared_norm, "state"))
+
+    def _squared_norm(self, snapshot: Snapshot) -> tf.Tensor:
+        drift = vectors.subtract(snapshot.weights, self._w0)
+        return vectors.squared_norm(drift)
+
+    def _send(self, k, snapshot, step, scales) -> Sent:
+        drift = vectors.subtract(snapshot.weights, self._w0)
+        if scales is not None:
+            drift = tuple(scales[k] * bucket for bucket in drift)
+        if snapshot.residual:
+            pairs = zip(drift, snapshot.residual, strict=True)
+            drift = tuple(bucket + left for bucket, left in pairs)
+        finite = tf.math.is_finite(vectors.squared_norm(drift))
+        parts, residual = [], []
+        for i, bucket in enumerate(drift):
+            number = tf.cast(k, tf.int32) * len(drift) + i
+            seed = tf.stack([tf.cast(step, tf.int32), number])
+            sent = self.payload.encode(bucket, seed)
+            # Rounded to whole numbers, NaN would be lost.
+            parts.append([_or_nan(finite, part) for part in sent])
+            if snapshot.residual:
+                size = bucket.shape[0]
+                residual.append(bucket - self.payload.decode(sent, size))
+        return Sent(parts, tuple(residual))
+
+    def _read(self, parts: list[list[tf.Tensor]]) -> list[tf.Tensor]:
+        return [
+            self.payload.decode(sent, bucket.shape[0])
+            for sent, bucket in zip(parts, self._w0, strict=True)
+        ]
+
+
+def _or_nan(finite, part):
+    if not part.dtype.is_floating:
+        return part
+    return tf.where(finite, part, tf.cast(float("nan"), part.dtype))
