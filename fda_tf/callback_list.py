@@ -38,10 +38,18 @@ def on_chief(
       callback: any `keras.callbacks.Callback`.
       replicas: what `fda_tf.connect()` returned.
 
+    Raises:
+      ValueError: for what is no callback.
+
     Example:
       >>> on_chief(keras.callbacks.History())  # doctest: +ELLIPSIS
       <...History object at ...>
     """
+    if not isinstance(callback, Callback):
+        raise ValueError(
+            f"on_chief received {callback!r}; expected a "
+            "keras.callbacks.Callback. LambdaCallback makes one of a function."
+        )
     replicas = replicas_lib.current() if replicas is None else replicas
     return callback if replicas.is_chief else Callback()
 

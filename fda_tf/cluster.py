@@ -37,6 +37,7 @@ class Cluster(Workers):
     ):
         super().__init__(replicas.count, worker, source, shares)
         self.replicas = replicas
+        replicas.used = True
         self._residual: list[tf.Variable] = []
         # A float on each exchange tells of a worker's call; heard by all.
         self._heard = tf.Variable(False, trainable=False, name="heard")
@@ -92,6 +93,9 @@ class Cluster(Workers):
 
     def mean_of(self, rows, kind):
         return self._exchange(self._shared([rows[0]]), kind)[0]
+
+    def waiting(self, step):
+        return self.replicas.waiting(lambda: int(step))
 
     def mean_here(self, value):
         return self._exchange([value], "state")[0]

@@ -101,7 +101,8 @@ class Execution:
             steps = call.steps
         else:
             self._failed = Call(replicas.numbering(), self.step, steps)
-        logs, batch, trace, did, *now = self._compiled(
+        logs, batch, trace, did, *now = self._trainer.loop.call(
+            self._compiled,
             self._iterator,
             batch,
             tf.constant(steps),

@@ -241,10 +241,9 @@ class Fit:
             step = int(self._made.trainer.loop.step)
             due = self._resuming.is_due(step, epochs_end=True) and not last
             if preempted or due:
+                save = self._resuming.end if preempted else self._resuming.save
                 with self._lent.taken_back():
-                    self._resuming.save(self._made)
-            if preempted:
-                raise SystemExit(0)
+                    save(self._made)
 
     # fit ends.
 
@@ -262,6 +261,7 @@ class Fit:
                 with self._lent.taken_back():
                     resuming.save(self._made)
             elif self._made is None:  # nothing was left to do
+                resuming.say_that_all_is_done()
                 self._build(resuming.spec())
                 self._lent.place()
 

@@ -100,7 +100,7 @@ class Recorder:
             if self.plan.checkpoint:
                 self._save()  # more steps may follow some day
                 if self.loop.workers.agree(self._preemption.came):
-                    raise SystemExit(0)
+                    self._end()
         self._finish()
         return self.history
 
@@ -168,7 +168,11 @@ class Recorder:
         if self.plan.checkpoint and bool(self.loop.workers.called()):
             self.loop.workers.end_meeting()
             self._save()
-            raise SystemExit(0)
+            self._end()
+
+    def _end(self) -> None:
+        replicas = self.loop.workers.replicas
+        self._preemption.end(int(self.loop.step), replicas.is_chief)
 
     def _call(self, steps: int) -> None:
         start = time.perf_counter()

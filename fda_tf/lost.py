@@ -16,9 +16,10 @@ LONGEST = 300  # characters of what somebody else says
 _SIGN = "fda_tf was told: "
 _TOLD = re.compile(_SIGN + "(.*)")
 _TASK = re.compile(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)")
-_LATE = "Collective has timed out"
+_LATE = "fda_tf has waited "
 _NO_ANSWER = "Deadline Exceeded"
 _ABORTED = "Collective ops is aborted"
+_SHAPES = "Shape mismatch in the collective"
 _WHERE = (" ", "Graph execution error", "Detected at node", "<stack traces")
 _SAYS = re.compile(f"^.*{_ABORTED} by: ", re.MULTILINE | re.DOTALL)
 
@@ -39,7 +40,6 @@ def in_words(
     worker: int,
     addresses: Sequence[str],
     chiefs: int,
-    timeout: float,
 ) -> str | None:
     """Returns what an error says of other workers; None if nothing.
 
@@ -48,12 +48,11 @@ def in_words(
       worker: who received it.
       addresses: of all workers.
       chiefs: how many of them, the first, TensorFlow calls chiefs.
-      timeout: seconds that an exchange waits for the others.
 
     Example:
       >>> message = "Timed out at /job:worker/replica:0/task:1"
       >>> error = tf.errors.UnavailableError(None, None, message)
-      >>> print(in_words(error, 0, ["a:1", "b:1"], 0, 600.0)[:42])
+      >>> print(in_words(error, 0, ["a:1", "b:1"], 0)[:42])
       Worker 0 lost worker 1 (b:1): it was kille
     """
     text = str(error)
@@ -65,16 +64,33 @@ def in_words(
         # By now what is lost is named, but for a chief that does not answer.
         silent = {0} - {worker} if says.startswith(_NO_ANSWER) else set()
         what = _lost(_named(text, chiefs) - {worker} or silent, addresses)
-        if _LATE in text:
-            what = _WAITED.format(timeout)
+        if is_late(error):
+            words = text.partition(_LATE)[2].splitlines()[0]
+            return f"Worker {worker} has waited {words}"
     elif isinstance(error, tf.errors.InternalError) and _ABORTED in text:
         what = _OTHERWISE
+    elif _SHAPES in text:
+        what = _ELSEWHERE
     else:
         return None
     return (
         f"Worker {worker} {what} All processes must be started again. "
         f"TensorFlow says: {says}"
     )
+
+
+def waited(seconds: float) -> str:
+    """Returns what ends the exchanges of who has waited too long."""
+    return (
+        f"{_LATE}{seconds:g} s for the others, of whom not all took part; see "
+        "their own output. All processes must be started again. Where that "
+        "long is no fault, give connect() a longer timeout."
+    )
+
+
+def is_late(error: BaseException) -> bool:
+    """Returns whether an error is of one who has waited too long."""
+    return _LATE in str(error)
 
 
 def _gist(text: str) -> str:
@@ -103,9 +119,10 @@ def _lost(workers: set[int], addresses: Sequence[str]) -> str:
     )
 
 
-_WAITED = (
-    "waited {:g} s for the others, of whom not all took part; see their own "
-    "output. Where that long is no fault, give connect() a longer timeout."
+_ELSEWHERE = (
+    "is at another place than the others, which exchange something else now. "
+    "All workers must make the same calls, equally often: in a loop of your "
+    "own, give all as many steps, or let Trainer.agree() end the loop."
 )
 _OTHERWISE = (
     "exchanged something else than the others: another tf.distribute strategy "

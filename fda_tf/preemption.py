@@ -6,6 +6,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from absl import logging
+
 
 class Preemption:
     """Remembers SIGTERM while it watches, in place of ending the process.
@@ -36,6 +38,22 @@ class Preemption:
             return
         with self._listening(), _handler(self._remember):
             yield
+
+    @staticmethod
+    def end(step: int, chief: bool) -> None:
+        """Ends the process, whose state is saved.
+
+        Args:
+          step: that was saved.
+          chief: whether to say so.
+        """
+        if chief:
+            logging.warning(
+                "SIGTERM: all workers have saved step %d, and end. Started "
+                "again, they go on from there.",
+                step,
+            )
+        raise SystemExit(0)
 
     def _remember(self, *_) -> None:
         self.came = True

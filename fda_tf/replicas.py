@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ import tensorflow as tf
 from absl import logging
 
 from fda_tf import context, environment, lost, own_address, rendezvous
+from fda_tf.patience import Patience
 
 
 class Replicas:
@@ -31,6 +32,11 @@ class Replicas:
       addresses: host:port of each process, in order.
       strategy: the `tf.distribute` strategy that joins them; None alone.
       timeout: seconds that a collective waits for the others.
+
+    Attributes:
+      count: K.
+      is_chief: whether this is number 0.
+      used: whether a model was trained with the others.
     """
 
     def __init__(
@@ -43,9 +49,11 @@ class Replicas:
         self.index, self.addresses = index, tuple(addresses)
         self.count, self.is_chief = len(self.addresses), index == 0
         self.timeout = timeout
+        self.used = False  # to train with
         self._strategy = strategy
         self._sums: dict[Any, Any] = {}  # a compiled sum for each signature
         self._alone = False  # no exchange is possible any more
+        self._patience = Patience(timeout, self._lose_patience)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the mean of each tensor over the processes, bit-equal on all.
@@ -58,11 +66,10 @@ class Replicas:
         """Returns every process's tensor, [count, ...]; for use in graphs."""
         if self._strategy is None:
             return tensor[None]
-        options = self._options()
 
         def gather(value):
             replica = tf.distribute.get_replica_context()
-            return replica.all_gather(value[None], axis=0, options=options)
+            return replica.all_gather(value[None], axis=0)
 
         rows = self._strategy.run(gather, args=(tensor,))
         return tf.ensure_shape(rows, [self.count, *tensor.shape])
@@ -118,8 +125,11 @@ class Replicas:
             words = self._in_words(error)
             if words is None:
                 raise
+            told = RuntimeError(words)
+            if lost.is_late(error):  # they are there, and hear it
+                self.give_up(told)
             self._alone = True
-            raise RuntimeError(words) from error
+            raise told from error
         except (SystemExit, KeyboardInterrupt) as error:
             # With 0 ends who was preempted, as all have agreed.
             if getattr(error, "code", 1):
@@ -154,7 +164,23 @@ class Replicas:
             self._sums[key] = total.get_concrete_function(
                 [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
             )
-        return self._sums[key](list(tensors))
+        with self.waiting():
+            return self._sums[key](list(tensors))
+
+    def waiting(
+        self, progress: Callable[[], int] | None = None
+    ) -> contextlib.AbstractContextManager:
+        """Makes the context of what may wait for other workers, not for ever.
+
+        Args:
+          progress: returns a number; as long as it changes, all is well.
+        """
+        if self.count == 1:
+            return contextlib.nullcontext()
+        return self._patience.waiting(progress)
+
+    def _lose_patience(self) -> None:
+        context.abort_exchanges(lost.waited(self.timeout))
 
     def numbering(self) -> Any:
         """Returns what `number_from` takes, as it is now."""
@@ -182,26 +208,15 @@ class Replicas:
         if self._strategy is not None:
             cluster = self._strategy.cluster_resolver.cluster_spec()
             chiefs = len(cluster.as_dict().get("chief", []))
-        return lost.in_words(
-            error, self.index, self.addresses, chiefs, self.timeout
-        )
-
-    def _options(self):
-        return tf.distribute.experimental.CommunicationOptions(
-            timeout_seconds=self.timeout
-        )
+        return lost.in_words(error, self.index, self.addresses, chiefs)
 
     def _reduce(self, tensors, op):
         if self._strategy is None:
             return list(tensors)
-        options = self._options()
 
         def all_reduce(*values):
             replica = tf.distribute.get_replica_context()
-            return [
-                replica.all_reduce(op, tf.identity(v), options=options)
-                for v in values
-            ]
+            return [replica.all_reduce(op, tf.identity(v)) for v in values]
 
         return self._strategy.run(all_reduce, args=tuple(tensors))
 
@@ -329,6 +344,14 @@ def _tell_at_exit(replicas: Replicas) -> None:
     """Tells the others, who may wait for us, of the error that ends us."""
     error = getattr(sys, "last_value", None)  # that nobody has caught
     if error is None:
+        if not replicas.used:
+            logging.warning(
+                "Worker %d of %d has trained with none of the others: nothing "
+                "was averaged. Give model.fit the callback fda_tf.FDA(...), on "
+                "every worker.",
+                replicas.index,
+                replicas.count,
+            )
         return
     replicas.give_up(error)
     # TensorFlow may take a minute to end its datasets: tf.data's threads can
@@ -379,8 +402,10 @@ def _refuse_other_strategies() -> None:
     def refuse(self, *args, **kwargs):
         raise RuntimeError(
             "fda_tf.connect() has joined the workers already; expected no "
-            "other MultiWorkerMirroredStrategy. Make and compile the model "
+            f"{type(self).__name__} besides. Make and compile the model "
             "without strategy.scope(), and make no strategy."
         )
 
-    tf.distribute.MultiWorkerMirroredStrategy.__init__ = refuse
+    # MirroredStrategy would end the process by a signal, without a word.
+    for strategy in ("MultiWorkerMirroredStrategy", "MirroredStrategy"):
+        getattr(tf.distribute, strategy).__init__ = refuse

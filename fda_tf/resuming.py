@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from fda_tf import callback_list, callback_state, saved, specs, sync_table
 from fda_tf.checkpoint import Checkpoint
@@ -56,6 +57,12 @@ class Resuming:
         """Whether this worker has got SIGTERM."""
         return self._preemption.came
 
+    def end(self, made: Made) -> None:
+        """Saves, and ends the process: a worker has got SIGTERM."""
+        self.save(made)
+        step = int(made.trainer.loop.step)
+        self._preemption.end(step, self._replicas.is_chief)
+
     def _call_meeting(self) -> None:
         if self._trainer is not None:
             self._trainer.home.call_meeting()
@@ -87,6 +94,17 @@ class Resuming:
     def spec(self) -> Any:
         """Returns the specs of the batches, as they were."""
         return specs.from_json(self.found.facts["spec"])
+
+    def say_that_all_is_done(self) -> None:
+        """Says, on the chief, that this fit has no step left to do."""
+        if self._replicas.is_chief:
+            logging.warning(
+                "The run in %s has ended already, at step %d: the model is as "
+                "it was then, and no step is done. Give more epochs, or "
+                "another directory.",
+                self.checkpoint.directory,
+                self.found.step,
+            )
 
     def restore(self, trainer: Trainer) -> None:
         """Puts the model and the record back."""

@@ -126,7 +126,11 @@ class State:
         self.loop.hold()
         if found.workers == self.replicas.count:
             self._whole = found.step
-            logging.info("Going on from the checkpoint of step %d.", found.step)
+            logging.log(
+                logging.WARNING if self.replicas.is_chief else logging.INFO,
+                "Going on from the checkpoint of step %d.",
+                found.step,
+            )
         else:
             self._begin_round(found)
 

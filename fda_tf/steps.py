@@ -147,8 +147,7 @@ class Steps:
         self._home.end_meeting()
         if any(news["preempted"] for news in everyone):
             self._progress.over = any(n["out_of_data"] for n in everyone)
-            self._resuming.save(self._made)
-            raise SystemExit(0)
+            self._resuming.end(self._made)
         if any(news["stop"] for news in everyone):
             self._model.stop_training = True
 

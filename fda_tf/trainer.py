@@ -115,7 +115,7 @@ class Trainer:
           FloatingPointError: when a worker's drift is not finite.
         """
         with self.replicas.lost_worker_in_words():
-            logs, finite = self._step(batch)
+            logs, finite = self.loop.call(self._step, batch)
             self._refuse_bad_drift(finite)
         return logs
 
@@ -129,7 +129,7 @@ class Trainer:
           FloatingPointError: when a worker's drift is not finite.
         """
         with self.replicas.lost_worker_in_words():
-            _, cause, finite = self._after_step()
+            _, cause, finite = self.loop.call(self._after_step)
             self._refuse_bad_drift(finite)
         return bool(cause > 0)
 

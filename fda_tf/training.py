@@ -83,11 +83,28 @@ class Loop:
         )
         sync.due(Clock(self.step, self.interval, epoch))  # refuses now
         signature = [tf.TensorSpec([], tf.int32)]
-        self.run = tf.function(self._run, input_signature=signature)
-        self.synchronise = tf.function(self._synchronise_all)
+        self._run_all = tf.function(self._run, input_signature=signature)
+        self._meet_all = tf.function(self._synchronise_all)
         self._mean_models = tf.function(
             lambda: workers.mean(lambda s: s.weights + s.statistics, "eval")
         )
+
+    def call(self, function: Any, *args: Any) -> Any:
+        """Calls a compiled function in which other workers are waited for."""
+        with self.workers.waiting(self.step):
+            return function(*args)
+
+    def run(self, steps: int) -> StepTrace:
+        """Does up to `steps` in-parallel steps; all workers must."""
+        return self.call(self._run_all, steps)
+
+    def synchronise(self) -> tf.Tensor:
+        """Averages the models; all workers must.
+
+        Returns:
+          Whether all went well: not if a drift is not finite.
+        """
+        return self.call(self._meet_all)
 
     def _run(self, steps):
         def local_step(nothing):
@@ -247,7 +264,7 @@ class Loop:
         same = self.exchange.average_statistics or not statistics
         if not int(self.interval) and same and not self.workers.apart:
             return self.workers.snapshot()
-        mean = self._mean_models()
+        mean = self.call(self._mean_models)
         n = len(self.w0)
         return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
 

@@ -1,6 +1,7 @@
 """The contract of the workers' two homes: one process, or a cluster."""
 
 import abc
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -112,6 +113,15 @@ class Workers(abc.ABC):
           everyone: whether nobody may miss it.
         """
         del step, everyone  # AutoGraph knows no function that is empty
+
+    def waiting(self, step: tf.Variable) -> contextlib.AbstractContextManager:
+        """Makes the context of calls in which other processes are waited for.
+
+        Args:
+          step: steps done, which count up as long as all is well.
+        """
+        del step
+        return contextlib.nullcontext()
 
     def number(self, place: int) -> int:
         """Returns the number of the worker in a place of this round; eager."""

@@ -22,7 +22,8 @@ def parser() -> argparse.ArgumentParser:
         epilog="SIGTERM is passed on to the workers, which may save their "
         "state. FDA_TF_RESTART tells them which start this is: 0, 1, ... The "
         "exit code is 0 if all ended with 0, else that of the first failure "
-        "of the last start; 143 after SIGTERM, 130 after Ctrl-C.",
+        "of the last start; 130 after Ctrl-C, and 143 after SIGTERM unless "
+        "all workers then end with 0, as those do that save.",
         allow_abbrev=False,
     )
     flags.add_argument(
