@@ -30,7 +30,7 @@ GOALS = {
     "cnn_cifar10": (0.50, 2000),
     "cnn_femnist": (0.70, 2000),
 }
-GRID = (0.4, 1.0, 2.5, 6.0, 15.0, 40.0)
+GRID = (0.4, 1.0, 2.5, 6.0, 15.0, 40.0, 100.0)
 FIELDS = (
     "task", "split", "seed", "theta", "reached", "steps", "bytes",
     "state_bytes", "model_bytes", "syncs", "mean_interval", "last_theta",
@@ -42,7 +42,7 @@ flags.DEFINE_list("tasks", list(GOALS), "Names of tasks.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights and batches.")
 flags.DEFINE_list(
     "theta",
-    [*map(str, GRID), "auto"],
+    [*(f"{theta:g}" for theta in GRID), "auto"],
     "Numbers, names that `thetas.get` knows, and interval:STEPS, epochs:E, "
     "bytes:PER_STEP, fdaopt:E.",
 )
