@@ -60,8 +60,8 @@ flags.DEFINE_string(
     "split",
     None,
     "Who has which data: iid, sorted:FRACTION, label:LABEL[,LABEL], "
-    "dirichlet:ALPHA, shards:PER_WORKER or natural (default: iid; natural for "
-    "cnn_femnist).",
+    "dirichlet:ALPHA, sizes:ALPHA, shards:PER_WORKER or natural (default: iid; "
+    "natural for cnn_femnist).",
 )
 flags.DEFINE_integer(
     "epochs",
