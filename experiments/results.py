@@ -2,8 +2,8 @@
 
 RESULTS_DIR/RUN_ID/ has config.json, metrics.csv (a row per evaluation) and
 syncs.csv (a row per synchronisation) from the start; rows are written at once,
-so that a run that is stopped leaves what it measured. At the end come course.npz
-(variance and theta at each step, float32) and, last, summary.json.
+so that a run that is stopped leaves what it measured. At the end course.npz
+has the variance and theta of each step, float32 [steps]; summary.json is last.
 """
 
 import contextlib

@@ -274,7 +274,8 @@ def split(
     """Cuts a set as a short text says, for instance `sorted:0.6`.
 
     `iid`, `sorted:FRACTION`, `label:LABEL[,LABEL...]`, `dirichlet:ALPHA`,
-    `sizes:ALPHA`, `shards:PER_WORKER` and `natural` call the functions of this module.
+    `sizes:ALPHA`, `shards:PER_WORKER` and `natural` call the functions of
+    this module.
 
     Args:
         spec: the kind of split and its value; `SPECS` has an example of each.

@@ -1,0 +1,91 @@
+"""Variance, theta and synchronisations over the steps of runs."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from experiments import style
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """One run.
+
+    Attributes:
+        algorithm: decides the colour.
+        text: above its panel.
+        variance: estimate after each step [steps]; NaN without a check.
+        theta: at each step [steps].
+        syncs: steps of the synchronisations.
+    """
+
+    algorithm: str
+    text: str
+    variance: np.ndarray
+    theta: np.ndarray
+    syncs: Sequence[int]
+
+
+def course(runs: Sequence[Course], title: str) -> Figure:
+    """A panel per run: its variance, theta, and a tick per synchronisation.
+
+    Args:
+        runs: one or more; they share the axis of steps.
+        title: of the figure.
+    """
+    fig = style.figure(6.4, 0.7 + 1.45 * len(runs))
+    panels = fig.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, run in zip(panels, runs, strict=True):
+        _panel(axes, run)
+    steps = max(len(run.variance) for run in runs)
+    panels[-1].set_xlim(0, steps * 1.01)
+    panels[-1].set_xlabel("in-parallel steps")
+    fig.suptitle(title, x=0.015, ha="left", fontsize=10, fontweight="bold")
+    return fig
+
+
+def _panel(axes: Any, run: Course) -> None:
+    look = style.LOOKS[run.algorithm]
+    steps = np.arange(1, len(run.variance) + 1)
+    known = ~np.isnan(run.variance)
+    shown = run.algorithm == "max"  # its "variance" is a share of workers
+    axes.plot(
+        steps[known], run.variance[known], color=look.colour, linewidth=0.9
+    )
+    if not shown:
+        axes.plot(steps, run.theta, color=style.INK, linewidth=0.9,
+                  linestyle=(0, (4, 2)))  # fmt: skip
+        axes.annotate(
+            style.theta(run.theta[-1]) if np.ptp(run.theta) == 0 else "Θ",
+            (1, run.theta[-1]),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    top = max(
+        np.nanmax(run.variance[known], initial=0),
+        0 if shown else run.theta.max(),
+    )
+    axes.set_ylim(-0.16 * top, 1.12 * top)
+    axes.yaxis.set_major_locator(ticker.MaxNLocator(3))
+    axes.plot(
+        run.syncs,
+        np.full(len(run.syncs), -0.08 * top),
+        "|",
+        color=look.colour,
+        markersize=6,
+        markeredgewidth=0.8,
+    )
+    count = len(run.syncs)
+    axes.set_title(
+        f"{run.text}: {count} synchronisation{'s' * (count != 1)}",
+        fontsize=8, fontweight="normal", pad=4,
+    )  # fmt: skip
+    axes.set_ylabel("share above Θ" if shown else "variance", fontsize=8)
+    axes.grid(axis="x", visible=False)

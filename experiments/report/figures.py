@@ -1,0 +1,266 @@
+"""The table of figures: what an experiment's runs can show.
+
+Each row of `FIGURES` makes figures of an experiment, or none when its runs do
+not have what they need: a summary CSV has no curves.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import picture, published
+from experiments.report import beside, costs, course
+from experiments.report.cases import Case, Experiment, by_workers
+from experiments.tasks import TASKS
+
+Named = Iterator[tuple[str, Figure]]  # (end of the file's name, figure)
+Theirs = Mapping[tuple, tuple[int, int]]  # of `experiments.published`
+
+
+@dataclasses.dataclass(frozen=True)
+class Plot:
+    """A row of the table.
+
+    Attributes:
+        name: of its files.
+        caption: what a reader should know; whole sentences.
+        draw: (experiment, published runs) -> figures.
+    """
+
+    name: str
+    caption: str
+    draw: Callable[[Experiment, Theirs], Named]
+
+
+def title(experiment: Experiment) -> str:
+    """What was trained, on whose data."""
+    settings = experiment[0].settings
+    return f"{TASKS[settings.task].title}, {settings.split}"
+
+
+def _accuracy(x: str) -> Callable[[Experiment, Theirs], Named]:
+    def draw(experiment: Experiment, _: Theirs) -> Named:
+        for workers, found in by_workers(experiment).items():
+            drawn = [case for case in found if case.typical.rows]
+            if not drawn:
+                continue
+            curves = [
+                picture.Curve(
+                    case.settings.algorithm, run.rows,
+                    case.text if run is case.typical else "",
+                    _place(case, drawn),
+                )
+                for case in drawn
+                for run in case.runs
+                if run.rows
+            ]  # fmt: skip
+            if any(len(curve.points()) for curve in curves):
+                yield (
+                    f"K{workers}",
+                    picture.accuracy(
+                        curves,
+                        found[0].settings.target_accuracy,
+                        f"Accuracy against {x}, K = {workers}",
+                        x,
+                    ),
+                )
+
+    return draw
+
+
+def _place(case: Case, among: list[Case]) -> int:
+    """Which of its algorithm's cases it is."""
+    own = case.settings.algorithm
+    return [c for c in among if c.settings.algorithm == own].index(case)
+
+
+def _clouds(experiment: Experiment, _: Theirs) -> Named:
+    found: dict[str, list] = {}
+    for case in experiment:
+        pairs = zip(
+            case.values("steps_to_target"),
+            case.values("bytes_to_target"),
+            strict=True,
+        )
+        pairs = [pair for pair in pairs if min(pair) > 0]
+        if pairs:
+            found.setdefault(case.settings.algorithm, []).extend(pairs)
+    if sum(map(len, found.values())) > 1:
+        points = {name: np.array(p, float) for name, p in found.items()}
+        yield "", costs.clouds(points, "Cost of the target accuracy")
+
+
+_COSTS = {
+    "bytes_to_target": ("Bytes", "sent to the target (log scale)"),
+    "steps_to_target": ("Steps", "in-parallel steps to the target"),
+}
+
+
+def _against_theta(what: str) -> Callable[[Experiment, Theirs], Named]:
+    def draw(experiment: Experiment, _: Theirs) -> Named:
+        lines = []
+        for i, (workers, found) in enumerate(by_workers(experiment).items()):
+            for algorithm, group in _reached(found, what).items():
+                thetas = [case.settings.theta for case in group]
+                if None in thetas:
+                    lines += [
+                        costs.Line(
+                            algorithm, f"{case.text}, K = {workers}",
+                            [np.nan], _spread([case], what), i,
+                        )
+                        for case in group
+                    ]  # fmt: skip
+                elif min(thetas) > 0:
+                    text = f"{_name(group)}, K = {workers}"
+                    lines.append(
+                        costs.Line(
+                            algorithm, text, thetas, _spread(group, what), i
+                        )
+                    )
+        if any(len(line.x) > 1 for line in lines):
+            name, label = _COSTS[what]
+            yield (
+                "",
+                costs.against(
+                    lines, "Θ (log scale)", label, f"{name} against Θ"
+                ),
+            )
+
+    return draw
+
+
+def _against_workers(what: str) -> Callable[[Experiment, Theirs], Named]:
+    def draw(experiment: Experiment, _: Theirs) -> Named:
+        rows: dict[tuple[str, str], list[Case]] = {}
+        for found in by_workers(experiment).values():
+            for algorithm, group in _reached(found, what).items():
+                for case in group:
+                    rows.setdefault((algorithm, case.text), []).append(case)
+        lines, seen = [], []
+        for (algorithm, text), group in rows.items():
+            workers = [case.settings.workers for case in group]
+            cost = _spread(group, what)
+            lines.append(
+                costs.Line(
+                    algorithm, text, workers, cost, seen.count(algorithm)
+                )
+            )
+            seen.append(algorithm)
+        if any(len(line.x) > 1 for line in lines):
+            name, label = _COSTS[what]
+            yield (
+                "",
+                costs.against(
+                    lines, "workers K (log scale)", label, f"{name} against K"
+                ),
+            )
+
+    return draw
+
+
+def _reached(found: list[Case], what: str) -> dict[str, list[Case]]:
+    """Algorithm -> its cases with a cost above 0."""
+    groups: dict[str, list[Case]] = {}
+    for case in found:
+        if case.median(what):
+            groups.setdefault(case.settings.algorithm, []).append(case)
+    return groups
+
+
+def _name(group: list[Case]) -> str:
+    return group[0].text.split(", ")[0]
+
+
+def _spread(group: list[Case], what: str) -> np.ndarray:
+    values = [case.values(what) for case in group]
+    return np.array([(np.median(v), min(v), max(v)) for v in values], float)
+
+
+def _course(experiment: Experiment, _: Theirs) -> Named:
+    for workers, found in by_workers(experiment).items():
+        runs = [
+            course.Course(
+                case.settings.algorithm, case.text, case.typical.variance,
+                case.typical.theta, case.typical.syncs,
+            )
+            for case in found
+            if np.isfinite(case.typical.variance).any()
+        ]  # fmt: skip
+        if runs:
+            name = f"Variance and Θ over a run, K = {workers}"
+            yield f"K{workers}", course.course(runs, name)
+
+
+def _beside(experiment: Experiment, theirs: Theirs) -> Named:
+    pairs = compared(experiment, theirs)
+    if pairs:
+        yield "", beside.beside(pairs, "To the target: ours beside theirs")
+
+
+def compared(experiment: Experiment, theirs: Theirs) -> list[beside.Pair]:
+    """The cases that the authors published, with both numbers."""
+    found = []
+    for case in experiment:
+        key, settings = published.key(vars(case.settings)), case.settings
+        alike = settings.batch_size == 32 and settings.local_epochs in (None, 1)
+        if not alike or key not in theirs or not case.median("steps_to_target"):
+            continue
+        names = ("steps", "synchronisations")
+        ours = map(case.values, ("steps_to_target", "syncs_to_target"))
+        found.append(
+            beside.Pair(
+                case.settings.algorithm,
+                f"{case.text}, K = {case.settings.workers}",
+                dict(zip(names, ours, strict=True)),
+                dict(zip(names, theirs[key], strict=True)),
+            )
+        )
+    return found
+
+
+_SEEDS = (
+    "A thick curve is the seed in the middle by bytes sent; thin ones are the "
+    "other seeds."
+)
+_RANGE = "Medians over the seeds that reached the target, with their range."
+
+FIGURES = (
+    Plot("accuracy-bytes", _SEEDS, _accuracy("bytes")),
+    Plot("accuracy-steps", _SEEDS, _accuracy("steps")),
+    Plot(
+        "clouds",
+        "Each small marker is a run that reached the target, of all Θ, K and "
+        "seeds; a large one is the geometric mean of its algorithm, and the "
+        "shade holds three quarters of the density. Below and left is better.",
+        _clouds,
+    ),
+    Plot("bytes-theta", _RANGE, _against_theta("bytes_to_target")),
+    Plot("steps-theta", _RANGE, _against_theta("steps_to_target")),
+    Plot("bytes-workers", _RANGE, _against_workers("bytes_to_target")),
+    Plot("steps-workers", _RANGE, _against_workers("steps_to_target")),
+    Plot(
+        "course",
+        "The monitor's estimate of the model variance after each step; models "
+        "are averaged when it exceeds Θ (dashed). Each tick below is a "
+        "synchronisation.",
+        _course,
+    ),
+    Plot(
+        "published",
+        "Markers are medians over our seeds, lines their range; the authors "
+        "published one run of each setting.",
+        _beside,
+    ),
+)
+
+
+def draw(
+    experiment: Experiment, theirs: Theirs
+) -> Iterator[tuple[str, str, Any]]:
+    """(name of its files, caption, figure) of all that can be drawn."""
+    for plot in FIGURES:
+        for end, figure in plot.draw(experiment, theirs):
+            yield "-".join(filter(None, [plot.name, end])), plot.caption, figure
