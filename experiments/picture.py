@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import lines, ticker
 from matplotlib.figure import Figure
 
 from experiments import results, style
 
+_DIRECT = 5  # more names than these would hide each other
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 
 
@@ -40,6 +42,13 @@ class Curve:
             if results.paper_bytes(row) > 0
         ]
         return np.array(found, float).reshape(-1, 2)
+
+
+class _Accuracies(ticker.MaxNLocator):
+    """Ticks at round accuracies, none above 1."""
+
+    def tick_values(self, vmin, vmax):
+        return super().tick_values(vmin, min(vmax, 1.0))
 
 
 def draw(
@@ -76,9 +85,37 @@ def accuracy(
         for curve in curves
         if curve.text
     ]
-    under = np.concatenate([curve.points(x) for curve in curves])
-    style.label_near(axes, ends, under)
+    if len(ends) > _DIRECT:
+        _legend(figure, curves)
+    else:
+        under = np.concatenate([curve.points(x) for curve in curves])
+        style.label_near(axes, ends, under)
     return figure
+
+
+def _legend(figure: Figure, curves: Sequence[Curve]) -> None:
+    """Names below the axes, in the order of the bytes sent."""
+    named = [curve for curve in curves if curve.text]
+    named.sort(key=lambda curve: curve.points()[-1, 0])
+    handles = [
+        lines.Line2D(
+            [], [],
+            color=style.LOOKS[curve.algorithm].colour,
+            linestyle=_DASHES[curve.dash % len(_DASHES)],
+            marker=style.LOOKS[curve.algorithm].marker,
+            label=curve.text.replace("\n", ": "),
+        )
+        for curve in named
+    ]  # fmt: skip
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        handlelength=3.2,
+        columnspacing=1.6,
+    )
 
 
 def _line(axes: Any, curve: Curve, x: str) -> None:
@@ -118,8 +155,11 @@ def _frame(
     floor = min(
         max(min(reached), target - 3 * (1 - target) - 0.1), *ends, target
     )
-    room = max(1.0 - floor, 0.05) * 0.25
+    direct = sum(bool(curve.text) for curve in curves) <= _DIRECT
+    room = max(1.0 - floor, 0.05) * (0.25 if direct else 0.08)
     axes.set_ylim(floor - room / 4, max(target, max(reached)) + room)
+    # No accuracy is above 1, though names may stand there.
+    axes.yaxis.set_major_locator(_Accuracies(6, steps=[1, 2, 5, 10]))
     axes.set_ylabel("test accuracy")
     axes.axhline(
         target, color=style.MUTED, linestyle=(0, (4, 3)), linewidth=0.9

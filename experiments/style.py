@@ -161,7 +161,8 @@ def spread(values: Sequence[float], gap: float) -> np.ndarray:
     for i, value in enumerate(np.asarray(values, float)[order]):
         pools.append([value - i * gap])
         while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
-            pools[-2] += pools.pop()
+            last = pools.pop()
+            pools[-1] += last
     flat = np.concatenate([[np.mean(pool)] * len(pool) for pool in pools])
     placed = np.empty(len(order))
     placed[order] = flat + gap * np.arange(len(order))
@@ -170,12 +171,16 @@ def spread(values: Sequence[float], gap: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """A text and the point (in data's units) that it is about."""
+    """A text and the point (in data's units) that it is about.
+
+    Its line ends `away` points from there, so as not to hide a marker.
+    """
 
     x: float
     y: float
     text: str
     colour: str
+    away: float = 4
 
 
 def label_right(axes: Any, labels: Sequence[Label]) -> None:
@@ -183,7 +188,6 @@ def label_right(axes: Any, labels: Sequence[Label]) -> None:
     if not labels:
         return
     fig = axes.figure
-    ends = axes.transData.transform([(k.x, k.y) for k in labels])
     fig.draw_without_rendering()
     ends = axes.transData.transform([(k.x, k.y) for k in labels])
     box = axes.get_window_extent()
@@ -207,7 +211,7 @@ def label_right(axes: Any, labels: Sequence[Label]) -> None:
                 "color": label.colour,
                 "linewidth": 0.8,
                 "shrinkA": 1,
-                "shrinkB": 4,
+                "shrinkB": label.away,
                 "relpos": (0, 0.5),
             },
         )
@@ -250,7 +254,7 @@ def label_near(axes: Any, labels: Sequence[Label], under: np.ndarray) -> None:
                 "color": label.colour,
                 "linewidth": 0.8,
                 "shrinkA": 0,
-                "shrinkB": 3,
+                "shrinkB": label.away,
             },
         )
         text.set_in_layout(False)

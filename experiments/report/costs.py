@@ -130,7 +130,7 @@ def against(
             axes.axhline(
                 middle[0], color=look.colour, linestyle=dashes, linewidth=1.2
             )
-            end = right
+            end, away = right, 0
         else:
             axes.errorbar(
                 line.x, middle, (middle - low, high - middle),
@@ -138,8 +138,10 @@ def against(
                 markersize=5.5, markeredgecolor=style.PAPER,
                 markeredgewidth=0.6, elinewidth=0.9, capsize=2,
             )  # fmt: skip
-            end = line.x[-1]
-        labels.append(style.Label(end, middle[-1], line.text, look.colour))
+            end, away = line.x[-1], 4
+        labels.append(
+            style.Label(end, middle[-1], line.text, look.colour, away)
+        )
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title)

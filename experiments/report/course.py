@@ -60,9 +60,9 @@ def _panel(axes: Any, run: Course) -> None:
         axes.plot(steps, run.theta, color=style.INK, linewidth=0.9,
                   linestyle=(0, (4, 2)))  # fmt: skip
         axes.annotate(
-            style.theta(run.theta[-1]) if np.ptp(run.theta) == 0 else "Θ",
-            (1, run.theta[-1]),
-            xycoords=("axes fraction", "data"),
+            "Θ",
+            (len(steps), run.theta[-1]),
+            annotation_clip=False,
             xytext=(4, 0),
             textcoords="offset points",
             va="center",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import picture, published
+from experiments import picture, published, style
 from experiments.report import beside, costs, course
 from experiments.report.cases import Case, Experiment, by_workers
 from experiments.tasks import TASKS
@@ -95,7 +95,7 @@ def _clouds(experiment: Experiment, _: Theirs) -> Named:
 
 _COSTS = {
     "bytes_to_target": ("Bytes", "sent to the target (log scale)"),
-    "steps_to_target": ("Steps", "in-parallel steps to the target"),
+    "steps_to_target": ("Steps", "in-parallel steps to the target (log scale)"),
 }
 
 
@@ -181,17 +181,22 @@ def _spread(group: list[Case], what: str) -> np.ndarray:
 
 def _course(experiment: Experiment, _: Theirs) -> Named:
     for workers, found in by_workers(experiment).items():
-        runs = [
-            course.Course(
-                case.settings.algorithm, case.text, case.typical.variance,
-                case.typical.theta, case.typical.syncs,
+        runs: dict[str, list[course.Course]] = {}
+        for case in found:
+            run, algorithm = case.typical, case.settings.algorithm
+            if np.isfinite(run.variance).any():
+                runs.setdefault(algorithm, []).append(
+                    course.Course(
+                        algorithm, case.parameters, run.variance, run.theta,
+                        run.syncs,
+                    )
+                )  # fmt: skip
+        for algorithm, group in runs.items():
+            name = style.LOOKS[algorithm].name
+            yield (
+                f"{algorithm}-K{workers}",
+                course.course(group, f"{name} over its steps, K = {workers}"),
             )
-            for case in found
-            if np.isfinite(case.typical.variance).any()
-        ]  # fmt: skip
-        if runs:
-            name = f"Variance and Θ over a run, K = {workers}"
-            yield f"K{workers}", course.course(runs, name)
 
 
 def _beside(experiment: Experiment, theirs: Theirs) -> Named:
@@ -245,7 +250,8 @@ FIGURES = (
         "course",
         "The monitor's estimate of the model variance after each step; models "
         "are averaged when it exceeds Θ (dashed). Each tick below is a "
-        "synchronisation.",
+        "synchronisation. SketchFDA's cascade estimates from above and looks "
+        "closer near Θ: so it dips.",
         _course,
     ),
     Plot(

@@ -4,8 +4,10 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ class Run:
         settings: what made it.
         summary: of `results.SUMMARY`.
         rows: of metrics.csv.
-        syncs: the step of each synchronisation.
+        syncs: the step of each synchronisation but the one at the end.
         variance: estimate after each step [steps]; empty if not known.
         theta: at each step [steps]; empty if not known.
         about: what config.json says besides: versions, commit, data.
@@ -88,14 +90,20 @@ def _is_run(folder: pathlib.Path) -> bool:
 
 
 def _read_csv(path: pathlib.Path) -> list[Run]:
-    rows = summary.read(str(path)).values()
-    return [
-        Run(
-            Settings(**{name: row[name] for name in _SETTINGS}),
-            {name: row[name] for name in results.SUMMARY},
-        )
-        for row in rows
-    ]
+    runs = []
+    for run_id, row in summary.read(str(path)).items():
+        # "steps" there are those done; the limit is in RUN_ID alone.
+        limit = re.search(r"-max(\d+)-", run_id)
+        values = {name: row[name] for name in _SETTINGS}
+        values["steps"] = int(limit[1]) if limit else None
+        settings = Settings(**values)
+        if settings.run_id != run_id:
+            raise ValueError(
+                f"damaged, its row {run_id} has the settings of "
+                f"{settings.run_id}"
+            )
+        runs.append(Run(settings, {name: row[name] for name in results.SUMMARY}))
+    return runs
 
 
 def _run(folder: pathlib.Path) -> Run:
@@ -127,10 +135,13 @@ def _run(folder: pathlib.Path) -> Run:
             "damaged, metrics.csv does not end at summary.json's step "
             f"{values['steps']}"
         )
-    syncs = _table(folder / "syncs.csv", ("step",))
+    syncs = [
+        int(row["step"])
+        for row in _table(folder / "syncs.csv", results.SYNCS)
+        if row["cause"] != "end"
+    ]
     course = _course(folder / "course.npz", values["steps"])
-    steps = [int(row["step"]) for row in syncs]
-    return Run(settings, values, rows, steps, *course, config)
+    return Run(settings, values, rows, syncs, *course, config)
 
 
 def _json(path: pathlib.Path) -> dict:
@@ -154,16 +165,18 @@ def _settings(config: Mapping[str, object]) -> Settings:
     return Settings(**{name: config[name] for name in _SETTINGS})
 
 
-def _table(
-    path: pathlib.Path, columns: Sequence[str]
-) -> list[dict[str, float]]:
-    """These columns of a CSV, as numbers."""
+def _table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """These columns of a CSV; what is to be a number is one."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [
-                {name: float(row[name] or "nan") for name in columns}
+            rows = [
+                {name: row[name] for name in columns}
                 for row in csv.DictReader(file)
             ]
+        for row in rows:
+            for name in set(columns) - {"cause"}:
+                row[name] = float(row[name] or "nan")
+        return rows
     except KeyError as error:
         raise ValueError(
             f"of another version, {path.name} has no column {error}"

@@ -42,10 +42,12 @@ def report(
             for i, experiment in enumerate(found)
         ]
     lead = (
-        f"{len(runs)} run{'s' * (len(runs) > 1)} of Federated Dynamic "
-        "Averaging and its rivals: what they sent, and what they learned."
+        f"{len(runs)} run{'s' * (len(runs) > 1)}: what they sent, and what "
+        "they learned."
     )
-    text = page.render("What was sent, what was learned", lead, made, left_out)
+    text = page.render(
+        "Federated Dynamic Averaging, run and compared", lead, made, left_out
+    )
     (out / "index.html").write_text(text, encoding="utf-8")
     print(f"page: {out / 'index.html'}")
 

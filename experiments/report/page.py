@@ -173,7 +173,7 @@ def _picture(picture: Picture) -> str:
         "<svg", f'<svg role="img" aria-label="{_text(picture.title)}"', 1
     )
     return (
-        f'<figure id="{picture.name}">{drawn}'
+        f'<figure id="{picture.name}"><div class="drawn">{drawn}</div>'
         f"<figcaption>{_text(picture.caption)}</figcaption></figure>"
     )
 
@@ -182,7 +182,10 @@ def _notes(notes: Sequence[str]) -> str:
     if not notes:
         return ""
     lines = "".join(f"<li>{_text(note)}</li>" for note in notes)
-    return f'<aside><h2>Left out</h2><ul class="notes">{lines}</ul></aside>'
+    return (
+        f'<details class="notes"><summary>Left out: {len(notes)}</summary>'
+        f"<ul>{lines}</ul></details>"
+    )
 
 
 def _text(text: str) -> str:
@@ -215,10 +218,12 @@ p {{ max-width: 46rem; margin: 0 0 .6rem; }}
 a {{ color: var(--c0072b2); }}
 header p, .facts, figcaption, caption, small {{ color: var(--c5a636d); }}
 .facts {{ font-size: .88rem; }}
-section, aside {{ margin-top: 2.5rem; padding-top: 1.5rem;
+section {{ margin-top: 2.5rem; padding-top: 1.5rem;
   border-top: 1px solid var(--ce2e6ea); }}
 nav ol {{ padding-left: 1.2rem; }}
-.notes {{ font-size: .88rem; overflow-wrap: anywhere; padding-left: 1.2rem; }}
+.notes {{ font-size: .88rem; overflow-wrap: anywhere; margin-top: 1rem; }}
+.notes ul {{ padding-left: 1.2rem; margin: .4rem 0; }}
+summary {{ cursor: pointer; }}
 .table {{ overflow-x: auto; margin: 1.25rem 0 1.75rem; }}
 table {{ border-collapse: collapse; font-size: .88rem; min-width: 100%;
   font-variant-numeric: tabular-nums; }}
@@ -235,7 +240,8 @@ small {{ display: block; font-size: .8em; font-weight: 400; }}
 .pictures {{ display: grid; gap: 2rem 2.5rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }}
 figure {{ margin: 0; }}
-figure svg {{ display: block; width: 100%; height: auto; }}
+.drawn {{ overflow-x: auto; }}
+.drawn svg {{ display: block; width: 100%; min-width: 30rem; height: auto; }}
 figcaption {{ font-size: .82rem; line-height: 1.45; margin-top: .4rem; }}
 @media (max-width: 40rem) {{
   body {{ padding: 1.5rem 1rem 3rem; }}

@@ -71,7 +71,7 @@ def runs_table(experiment: Experiment) -> Table:
     rivals = [
         rival
         for rival in RIVALS
-        if any(case.settings.algorithm == rival for case in experiment)
+        if any(times_fewer(case, experiment, rival) for case in experiment)
     ]
     columns = [
         "algorithm", "K", "seeds\nreached", "accuracy\nbest", "steps",
