@@ -38,7 +38,13 @@ class Plot:
 def title(experiment: Experiment) -> str:
     """What was trained, on whose data."""
     settings = experiment[0].settings
-    return f"{TASKS[settings.task].title}, {settings.split}"
+    more = {"independent": ", independent draws", "cluster": ", a cluster"}
+    return (
+        f"{TASKS[settings.task].title}, {settings.split}, "
+        f"to {settings.target_accuracy:g}"
+        + more.get(settings.sampling, "")
+        + more.get(settings.backend, "")
+    )
 
 
 def _accuracy(x: str) -> Callable[[Experiment, Theirs], Named]:
@@ -113,7 +119,7 @@ def _against_theta(what: str) -> Callable[[Experiment, Theirs], Named]:
                         )
                         for case in group
                     ]  # fmt: skip
-                elif min(thetas) > 0:
+                elif min(thetas) > 0 and len(thetas) > 1:
                     text = f"{_name(group)}, K = {workers}"
                     lines.append(
                         costs.Line(
@@ -141,6 +147,8 @@ def _against_workers(what: str) -> Callable[[Experiment, Theirs], Named]:
                     rows.setdefault((algorithm, case.text), []).append(case)
         lines, seen = [], []
         for (algorithm, text), group in rows.items():
+            if len(group) < 2:
+                continue
             workers = [case.settings.workers for case in group]
             cost = _spread(group, what)
             lines.append(
@@ -149,7 +157,7 @@ def _against_workers(what: str) -> Callable[[Experiment, Theirs], Named]:
                 )
             )
             seen.append(algorithm)
-        if any(len(line.x) > 1 for line in lines):
+        if lines:
             name, label = _COSTS[what]
             yield (
                 "",

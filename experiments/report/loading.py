@@ -102,7 +102,8 @@ def _read_csv(path: pathlib.Path) -> list[Run]:
                 f"damaged, its row {run_id} has the settings of "
                 f"{settings.run_id}"
             )
-        runs.append(Run(settings, {name: row[name] for name in results.SUMMARY}))
+        found = {name: row[name] for name in results.SUMMARY}
+        runs.append(Run(settings, found))
     return runs
 
 

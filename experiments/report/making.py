@@ -38,8 +38,8 @@ def report(
     found = cases.experiments(runs)
     with style.drawing():
         made = [
-            _section(experiment, theirs, out, f"e{i}" if len(found) > 1 else "")
-            for i, experiment in enumerate(found)
+            _section(experiment, theirs, out, f"s{i}" if len(found) > 1 else "")
+            for i, experiment in enumerate(found, start=1)
         ]
     lead = (
         f"{len(runs)} run{'s' * (len(runs) > 1)}: what they sent, and what "

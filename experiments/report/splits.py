@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
+from matplotlib import colors, ticker
 from matplotlib.figure import Figure
 
 from experiments import style
 
+# From none to most, of one hue: light and dark differ for every eye.
+_SHADES = colors.LinearSegmentedColormap.from_list(
+    "shades", ["#f3f6f9", "#9ccae3", "#3d93c6", "#0a5c96", "#062a4a"]
+)
 _CELLS = 15  # at most so many rows and columns have numbers in their cells
 
 
@@ -37,7 +41,7 @@ def heat(table: np.ndarray, title: str) -> Figure:
     fig = style.figure(6.4, height)
     cells, sizes = fig.subplots(1, 2, width_ratios=(4, 1), sharey=True)
     image = cells.imshow(
-        table, cmap="cividis", aspect="auto", vmin=0, interpolation="nearest"
+        table, cmap=_SHADES, aspect="auto", vmin=0, interpolation="nearest"
     )
     for axis, count, name in (
         (cells.xaxis, labels, "label"),
@@ -67,7 +71,7 @@ def _write(axes: Any, table: np.ndarray) -> None:
     for (row, column), count in np.ndenumerate(table):
         if count:
             # Fixed colours: the cells do not change on a dark page.
-            dark = count < 0.55 * table.max()
+            dark = count > 0.45 * table.max()
             axes.text(
                 column, row, f"{count}",
                 ha="center", va="center", fontsize=7,
