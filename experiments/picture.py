@@ -32,14 +32,18 @@ class Curve:
     dash: int = 0
 
     def points(self, x: str = "bytes") -> np.ndarray:
-        """(bytes or steps, accuracy) [n, 2], from the first bytes sent on."""
+        """(bytes or steps, accuracy) [n, 2], from the first models sent on.
+
+        Before them a few numbers may have been sent; if nothing else ever
+        was, from those on.
+        """
+        sent = [row for row in self.rows if results.paper_bytes(row) > 0]
         found = [
             (
                 results.paper_bytes(row) if x == "bytes" else row["step"],
                 row["test_accuracy"],
             )
-            for row in self.rows
-            if results.paper_bytes(row) > 0
+            for row in [row for row in sent if row["syncs"] > 0] or sent
         ]
         return np.array(found, float).reshape(-1, 2)
 

@@ -124,7 +124,8 @@ def log_axis(axis: Any, values: Sequence[float], unit: str = "") -> None:
     """A log scale with labels that are read without a calculator.
 
     Ticks are at 1, 2 and 5 of each decade when the values span fewer than
-    three decades, and at decades alone when they span more.
+    three decades, at decades alone when they span more, and evenly spaced
+    when they span less than one.
     """
     values = np.asarray([v for v in values if v > 0], float)
     low, high = values.min(), values.max()
@@ -139,8 +140,11 @@ def log_axis(axis: Any, values: Sequence[float], unit: str = "") -> None:
     decades = np.log10(limits[1] / limits[0])
     subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0)
     if decades < 0.7:
-        subs = tuple(np.arange(1.0, 10.0))
-    axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=12))
+        ticks = ticker.MaxNLocator(6, steps=[1, 2, 5]).tick_values(*limits)
+        inside = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
+        axis.set_major_locator(ticker.FixedLocator(inside))
+    else:
+        axis.set_major_locator(ticker.LogLocator(subs=subs, numticks=12))
     axis.set_minor_locator(ticker.NullLocator())
     form = ticker.EngFormatter(unit, sep=" " if unit else "")
     plain = ticker.FuncFormatter(lambda v, _: f"{v:,.10g}")

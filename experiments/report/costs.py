@@ -122,8 +122,11 @@ def against(
     style.log_axis(axes.yaxis, costs.ravel(), unit)
     right = axes.get_xlim()[1]
     labels = []
-    for line in lines:
+    reach = np.log(max(xs) / min(xs))
+    for i, line in enumerate(lines):
         look = style.LOOKS[line.algorithm]
+        # A little apart, so that equal costs do not hide each other.
+        aside = np.exp(0.008 * reach * (i - (len(lines) - 1) / 2))
         dashes = _DASHES[line.dash % len(_DASHES)]
         middle, low, high = line.cost.T
         if np.isnan(line.x[0]):
@@ -133,12 +136,13 @@ def against(
             end, away = right, 0
         else:
             axes.errorbar(
-                line.x, middle, (middle - low, high - middle),
+                np.asarray(line.x) * aside, middle,
+                (middle - low, high - middle),
                 marker=look.marker, color=look.colour, linestyle=dashes,
                 markersize=5.5, markeredgecolor=style.PAPER,
                 markeredgewidth=0.6, elinewidth=0.9, capsize=2,
             )  # fmt: skip
-            end, away = line.x[-1], 4
+            end, away = line.x[-1] * aside, 4
         labels.append(
             style.Label(end, middle[-1], line.text, look.colour, away)
         )

@@ -142,7 +142,7 @@ def _section(i: int, section: Section) -> str:
         f'<section id="s{i}"><h2>{_text(section.title)}</h2>\n'
         f"<p>{_text(section.lead)}</p>\n"
         f'<p class="facts">{_text(section.facts)}</p>\n'
-        f'{tables}\n<div class="pictures">{pictures}</div></section>'
+        f'<div class="pictures">{pictures}</div>\n{tables}</section>'
     )
 
 
@@ -154,9 +154,10 @@ def _table(table: Table) -> str:
         + "</tr>"
         for row in table.rows
     )
+    caption = _text(table.caption)
     return (
-        f'<div class="table" tabindex="0" role="region" aria-label="table">'
-        f"<table><caption>{_text(table.caption)}</caption>"
+        f'<p class="above">{caption}</p><div class="table" tabindex="0" '
+        f'role="region" aria-label="{caption}"><table>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
 
@@ -216,18 +217,18 @@ h2 {{ font-size: 1.3rem; line-height: 1.3; margin: 0 0 .4rem;
   letter-spacing: -.01em; }}
 p {{ max-width: 46rem; margin: 0 0 .6rem; }}
 a {{ color: var(--c0072b2); }}
-header p, .facts, figcaption, caption, small {{ color: var(--c5a636d); }}
-.facts {{ font-size: .88rem; }}
+header p, .facts, figcaption, .above, small {{ color: var(--c5a636d); }}
+.facts, .above {{ font-size: .88rem; }}
+.above {{ margin: 2.25rem 0 0; }}
 section {{ margin-top: 2.5rem; padding-top: 1.5rem;
   border-top: 1px solid var(--ce2e6ea); }}
 nav ol {{ padding-left: 1.2rem; }}
 .notes {{ font-size: .88rem; overflow-wrap: anywhere; margin-top: 1rem; }}
 .notes ul {{ padding-left: 1.2rem; margin: .4rem 0; }}
 summary {{ cursor: pointer; }}
-.table {{ overflow-x: auto; margin: 1.25rem 0 1.75rem; }}
+.table {{ overflow-x: auto; margin: .4rem 0 0; }}
 table {{ border-collapse: collapse; font-size: .88rem; min-width: 100%;
   font-variant-numeric: tabular-nums; }}
-caption {{ text-align: left; padding-bottom: .5rem; }}
 th, td {{ padding: .4rem .9rem .4rem 0; text-align: right;
   vertical-align: top; white-space: nowrap; line-height: 1.35;
   border-bottom: 1px solid var(--ce2e6ea); }}
@@ -237,7 +238,7 @@ thead th {{ font-weight: 600; vertical-align: bottom;
   border-bottom-color: var(--c5a636d); }}
 tbody th {{ font-weight: 500; }}
 small {{ display: block; font-size: .8em; font-weight: 400; }}
-.pictures {{ display: grid; gap: 2rem 2.5rem;
+.pictures {{ display: grid; gap: 2rem 2.5rem; margin-top: 1.5rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }}
 figure {{ margin: 0; }}
 .drawn {{ overflow-x: auto; }}

@@ -63,7 +63,9 @@ def _origin(runs: Sequence[Run]) -> list[str]:
         if name in ("tensorflow", "keras") and version
     }
     found = [", ".join(sorted(versions))] if versions else []
-    return found + [f"commit {c}" for c in sorted(commits)]
+    if commits:
+        found.append(f"commit {', '.join(sorted(commits))}")
+    return found
 
 
 def runs_table(experiment: Experiment) -> Table:
@@ -112,9 +114,8 @@ def _ranged(case: Case, what: str, bytes_: bool = False) -> str:
         return "not reached" if what == "steps_to_target" else "-"
     write = show.readable_bytes if bytes_ else "{:,.0f}".format
     text = write(case.median(what))
-    if min(values) < max(values):
-        text += f"\n{write(min(values))} to {write(max(values))}"
-    return text
+    low, high = write(min(values)), write(max(values))
+    return text if low == high else f"{text}\n{low} to {high}"
 
 
 def _times(case: Case, experiment: Experiment, rival: str) -> str:
