@@ -140,7 +140,7 @@ def log_axis(axis: Any, values: Sequence[float], unit: str = "") -> None:
     decades = np.log10(limits[1] / limits[0])
     subs = (1.0,) if decades > 3 else (1.0, 2.0, 5.0)
     if decades < 0.7:
-        ticks = ticker.MaxNLocator(6, steps=[1, 2, 5]).tick_values(*limits)
+        ticks = ticker.MaxNLocator(8, steps=[1, 2, 5]).tick_values(*limits)
         inside = [tick for tick in ticks if limits[0] <= tick <= limits[1]]
         axis.set_major_locator(ticker.FixedLocator(inside))
     else:

@@ -68,7 +68,7 @@ class Section:
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG file's text, the same at each call."""
+    """The figure as an SVG file's text."""
     out = io.StringIO()
     figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return out.getvalue()
