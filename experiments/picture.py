@@ -9,10 +9,9 @@ import numpy as np
 from matplotlib import lines, ticker
 from matplotlib.figure import Figure
 
-from experiments import results, style
+from experiments import labels, results, style
 
 _DIRECT = 5  # more names than these would hide each other
-_DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +80,7 @@ def accuracy(
         _line(axes, curve, x)
     _frame(axes, curves, target, title, x)
     ends = [
-        style.Label(
+        labels.Label(
             *curve.points(x)[-1],
             curve.text,
             style.LOOKS[curve.algorithm].colour,
@@ -93,7 +92,7 @@ def accuracy(
         _legend(figure, curves)
     else:
         under = np.concatenate([curve.points(x) for curve in curves])
-        style.label_near(axes, ends, under)
+        labels.label_near(axes, ends, under)
     return figure
 
 
@@ -105,7 +104,7 @@ def _legend(figure: Figure, curves: Sequence[Curve]) -> None:
         lines.Line2D(
             [], [],
             color=style.LOOKS[curve.algorithm].colour,
-            linestyle=_DASHES[curve.dash % len(_DASHES)],
+            linestyle=style.dashes(curve.dash),
             marker=style.LOOKS[curve.algorithm].marker,
             label=curve.text.replace("\n", ": "),
         )
@@ -127,7 +126,7 @@ def _line(axes: Any, curve: Curve, x: str) -> None:
     axes.plot(
         *curve.points(x).T,
         color=look.colour,
-        linestyle=_DASHES[curve.dash % len(_DASHES)],
+        linestyle=style.dashes(curve.dash),
         linewidth=1.6 if named else 0.7,
         alpha=1 if named else 0.45,
         zorder=3 if named else 2,

@@ -9,7 +9,7 @@ from matplotlib import colors
 from matplotlib.text import Text
 from report_cases import run, text_of
 
-from experiments import picture, style
+from experiments import labels, picture, style
 from experiments.report import (
     beside,
     cases,
@@ -97,9 +97,9 @@ def test_clouds_have_their_geometric_means():
     (axes,) = figure.axes
     centres = [line.get_xydata()[0] for line in axes.lines]
     np.testing.assert_allclose(centres, [[200, 2e6], [100, 1e9]])
-    labels = {"LinearFDA\n3 runs", "Synchronous\n1 run"}
-    assert labels <= set(text_of(figure))
-    assert _apart(_boxes(figure, labels))
+    names = {"LinearFDA\n3 runs", "Synchronous\n1 run"}
+    assert names <= set(text_of(figure))
+    assert _apart(_boxes(figure, names))
     drawn = [found.get_offsets() for found in axes.collections]
     assert any(np.array_equal(found, points) for found in drawn)
 
@@ -125,7 +125,7 @@ def test_labels_are_a_gap_apart_and_keep_their_order():
     random = np.random.default_rng(3)
     for _ in range(20):
         values = random.normal(0, 2, 9)
-        placed = style.spread(values, 1.0)
+        placed = labels.spread(values, 1.0)
         assert np.diff(np.sort(placed)).min() >= 1 - 1e-9
         assert np.argsort(placed).tolist() == np.argsort(values).tolist()
         assert placed.mean() == pytest.approx(values.mean())
@@ -187,8 +187,8 @@ def test_ours_beside_theirs():
 
 
 def test_split_is_a_heat_map_with_the_numbers():
-    labels = np.array([0, 0, 1, 2, 2, 2])
-    table = splits.counts(labels, [np.array([0, 2]), np.array([1, 3, 4, 5])])
+    each = np.array([0, 0, 1, 2, 2, 2])
+    table = splits.counts(each, [np.array([0, 2]), np.array([1, 3, 4, 5])])
     assert table.tolist() == [[1, 1, 0], [1, 0, 3]]
     figure = splits.heat(table, "set, iid")
     cells, sizes = figure.axes
@@ -313,6 +313,22 @@ def test_what_is_drawn_depends_on_what_is_known():
     assert _names(rivals[:1]) == []
 
 
+def test_thetas_that_have_no_logarithm_are_left_out():
+    runs = [run(theta=theta) for theta in (0, 1, 2, float("inf"))]
+    found = figures.draw(_experiment(*runs, run("synchronous")), {})
+    drawn = {name: figure for name, _, figure in found}
+    (axes,) = drawn["bytes-theta"].axes
+    assert axes.get_xticks().tolist() == [1, 2]
+    # Two settings of one theta are two lines, not one that goes back.
+    pairs = [(r, t) for r in (0.1, 0.2) for t in (1, 2)]
+    runs = [run(learning_rate=r, theta=t) for r, t in pairs]
+    found = figures.draw(_experiment(*runs), {})
+    drawn = {name: figure for name, _, figure in found}
+    written = text_of(drawn["bytes-theta"])
+    assert "LinearFDA, learning rate 0.1, K = 5" in written
+    assert "LinearFDA, learning rate 0.2, K = 5" in written
+
+
 def test_only_what_the_authors_did_alike_is_beside_theirs():
     ours = [run(task="lenet5_mnist", theta=1.5, sent=1e6)]
     key = ("lenet5_mnist", "iid", 5, "linear", 1.5, 0.98)
@@ -320,7 +336,7 @@ def test_only_what_the_authors_did_alike_is_beside_theirs():
     (pair,) = figures.compared(_experiment(*ours), theirs)
     assert pair.ratios("steps").tolist() == [0.5] * 3
     assert pair.ratios("synchronisations").tolist() == [0.5] * 3
-    assert "published" in _names(ours, theirs)
+    assert "published-K5" in _names(ours, theirs)
     ours = [run(task="lenet5_mnist", theta=1.5, batch_size=8)]
     assert not figures.compared(_experiment(*ours), theirs)
 
@@ -344,7 +360,7 @@ def test_page_escapes_what_it_is_told():
     assert "&lt;i&gt;" in text and "left &lt;out&gt;" in text
 
 
-@pytest.mark.parametrize("module", [style, splits])
+@pytest.mark.parametrize("module", [labels, style, splits])
 def test_examples(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted and not outcome.failed

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments import style
+from experiments import labels, style
 
-_DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 _MASS = 0.75  # of a cloud's density, within its outline
 
 
@@ -28,7 +27,7 @@ def clouds(costs: Mapping[str, np.ndarray], title: str) -> Figure:
     under = np.concatenate(list(costs.values()))
     _scale(axes.xaxis, under[:, 0])
     _scale(axes.yaxis, under[:, 1], "B")
-    labels = []
+    names = []
     for name, points in costs.items():
         look, logs = style.LOOKS[name], np.log10(points)
         if len(points) > 2:
@@ -49,11 +48,11 @@ def clouds(costs: Mapping[str, np.ndarray], title: str) -> Figure:
             zorder=5,
         )
         runs = f"{len(points)} run{'s' if len(points) > 1 else ''}"
-        labels.append(style.Label(*centre, f"{look.name}\n{runs}", look.colour))
+        names.append(labels.Label(*centre, f"{look.name}\n{runs}", look.colour))
     axes.set_xlabel("in-parallel steps to the target (log scale)")
     axes.set_ylabel("sent to the target (log scale)")
     axes.set_title(title)
-    style.label_near(axes, labels, under)
+    labels.label_near(axes, names, under)
     return fig
 
 
@@ -111,7 +110,7 @@ def against(
         y_label: beside; "sent ..." is in bytes.
         title: of the figure.
     """
-    fig = style.figure(6.4, 4.0)
+    fig = style.figure(6.4, max(4.0, 1.0 + 0.16 * len(lines)))
     axes = fig.add_subplot()
     xs = [x for line in lines for x in line.x if not np.isnan(x)]
     costs = np.concatenate([line.cost for line in lines])
@@ -120,34 +119,38 @@ def against(
         axes.set_xticks(sorted(set(xs)))
     unit = "B" if y_label.startswith("sent") else ""
     style.log_axis(axes.yaxis, costs.ravel(), unit)
-    right = axes.get_xlim()[1]
-    labels = []
-    reach = np.log(max(xs) / min(xs))
-    for i, line in enumerate(lines):
-        look = style.LOOKS[line.algorithm]
-        # A little apart, so that equal costs do not hide each other.
-        aside = np.exp(0.008 * reach * (i - (len(lines) - 1) / 2))
-        dashes = _DASHES[line.dash % len(_DASHES)]
-        middle, low, high = line.cost.T
-        if np.isnan(line.x[0]):
-            axes.axhline(
-                middle[0], color=look.colour, linestyle=dashes, linewidth=1.2
-            )
-            end, away = right, 0
-        else:
-            axes.errorbar(
-                np.asarray(line.x) * aside, middle,
-                (middle - low, high - middle),
-                marker=look.marker, color=look.colour, linestyle=dashes,
-                markersize=5.5, markeredgecolor=style.PAPER,
-                markeredgewidth=0.6, elinewidth=0.9, capsize=2,
-            )  # fmt: skip
-            end, away = line.x[-1] * aside, 4
-        labels.append(
-            style.Label(end, middle[-1], line.text, look.colour, away)
-        )
+    # A little apart, so that equal costs do not hide each other.
+    places = (np.arange(len(lines)) + 0.5) / len(lines) - 0.5
+    asides = (max(xs) / min(xs)) ** (0.03 * places)
+    names = [
+        _level(axes, line) if np.isnan(line.x[0]) else _line(axes, line, aside)
+        for line, aside in zip(lines, asides, strict=True)
+    ]
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title)
-    style.label_right(axes, labels)
+    labels.label_right(axes, names)
     return fig
+
+
+def _level(axes: Any, line: Line) -> labels.Label:
+    """Draws a cost that does not depend on x; returns its name."""
+    colour, middle = style.LOOKS[line.algorithm].colour, line.cost[0, 0]
+    axes.axhline(
+        middle, color=colour, linestyle=style.dashes(line.dash), linewidth=1.2
+    )
+    return labels.Label(axes.get_xlim()[1], middle, line.text, colour, away=0)
+
+
+def _line(axes: Any, line: Line, aside: float) -> labels.Label:
+    """Draws medians and ranges, x times a factor; returns the line's name."""
+    look, x = style.LOOKS[line.algorithm], np.asarray(line.x) * aside
+    middle, low, high = line.cost.T
+    axes.errorbar(
+        x, middle, (middle - low, high - middle),
+        marker=look.marker, color=look.colour,
+        linestyle=style.dashes(line.dash),
+        markersize=5.5, markeredgecolor=style.PAPER,
+        markeredgewidth=0.6, elinewidth=0.9, capsize=2,
+    )  # fmt: skip
+    return labels.Label(x[-1], middle[-1], line.text, look.colour)

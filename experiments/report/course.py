@@ -51,41 +51,43 @@ def course(runs: Sequence[Course], title: str) -> Figure:
 def _panel(axes: Any, run: Course) -> None:
     look = style.LOOKS[run.algorithm]
     steps = np.arange(1, len(run.variance) + 1)
-    known = ~np.isnan(run.variance)
-    shown = run.algorithm == "max"  # its "variance" is a share of workers
+    # What "max" estimates is the share of workers whose drift exceeds theta.
+    share = run.algorithm == "max"
+    theta = np.full(len(steps), np.nan) if share else run.theta
+    theta = np.where(np.isfinite(theta), theta, np.nan)
+    known = np.isfinite(run.variance)
+    variance = run.variance[known]
+    top = np.nanmax(np.concatenate([variance, theta]), initial=0) or 1
+    axes.plot(steps[known], variance, color=look.colour, linewidth=0.9)
+    if np.isfinite(theta[-1]):
+        _theta(axes, theta)
     axes.plot(
-        steps[known], run.variance[known], color=look.colour, linewidth=0.9
-    )
-    if not shown:
-        axes.plot(steps, run.theta, color=style.INK, linewidth=0.9,
-                  linestyle=(0, (4, 2)))  # fmt: skip
-        axes.annotate(
-            "Θ",
-            (len(steps), run.theta[-1]),
-            annotation_clip=False,
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-    top = max(
-        np.nanmax(run.variance[known], initial=0),
-        0 if shown else run.theta.max(),
-    )
+        run.syncs, np.full(len(run.syncs), -0.08 * top), "|",
+        color=look.colour, markersize=6, markeredgewidth=0.8,
+    )  # fmt: skip
     axes.set_ylim(-0.16 * top, 1.12 * top)
     axes.yaxis.set_major_locator(ticker.MaxNLocator(3))
-    axes.plot(
-        run.syncs,
-        np.full(len(run.syncs), -0.08 * top),
-        "|",
-        color=look.colour,
-        markersize=6,
-        markeredgewidth=0.8,
-    )
+    axes.set_ylabel("share above Θ" if share else "variance", fontsize=8)
+    axes.grid(axis="x", visible=False)
     count = len(run.syncs)
     axes.set_title(
         f"{run.text}: {count} synchronisation{'s' * (count != 1)}",
         fontsize=8, fontweight="normal", pad=4,
     )  # fmt: skip
-    axes.set_ylabel("share above Θ" if shown else "variance", fontsize=8)
-    axes.grid(axis="x", visible=False)
+
+
+def _theta(axes: Any, theta: np.ndarray) -> None:
+    """A dashed line with its name at its end."""
+    axes.plot(
+        np.arange(1, len(theta) + 1), theta,
+        color=style.INK, linewidth=0.9, linestyle=(0, (4, 2)),
+    )  # fmt: skip
+    axes.annotate(
+        "Θ",
+        (len(theta), theta[-1]),
+        xytext=(4, 0),
+        textcoords="offset points",
+        annotation_clip=False,
+        va="center",
+        fontsize=8,
+    )

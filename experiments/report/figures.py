@@ -107,79 +107,73 @@ _COSTS = {
 
 def _against_theta(what: str) -> Callable[[Experiment, Theirs], Named]:
     def draw(experiment: Experiment, _: Theirs) -> Named:
-        lines = []
-        for i, (workers, found) in enumerate(by_workers(experiment).items()):
-            for algorithm, group in _reached(found, what).items():
-                thetas = [case.settings.theta for case in group]
-                if None in thetas:
-                    lines += [
-                        costs.Line(
-                            algorithm, f"{case.text}, K = {workers}",
-                            [np.nan], _spread([case], what), i,
-                        )
-                        for case in group
-                    ]  # fmt: skip
-                elif min(thetas) > 0 and len(thetas) > 1:
-                    text = f"{_name(group)}, K = {workers}"
-                    lines.append(
-                        costs.Line(
-                            algorithm, text, thetas, _spread(group, what), i
-                        )
-                    )
+        groups = by_workers(experiment).values()
+        lines = [
+            line
+            for i, found in enumerate(groups)
+            for line in _theta_lines(found, what, i)
+        ]
         if any(len(line.x) > 1 for line in lines):
-            name, label = _COSTS[what]
-            yield (
-                "",
-                costs.against(
-                    lines, "Θ (log scale)", label, f"{name} against Θ"
-                ),
-            )
+            yield "", _costs(lines, what, "Θ")
 
     return draw
+
+
+def _theta_lines(found: list[Case], what: str, dash: int) -> list[costs.Line]:
+    """The cases of one K: along theta, or level if they have none."""
+    level, rows = [], {}
+    for case in found:
+        theta, workers = case.settings.theta, case.settings.workers
+        text = f"{case.text}, K = {workers}"
+        if not case.median(what):
+            continue
+        if theta is None:
+            cost = _spread([case], what)
+            level.append(
+                costs.Line(case.settings.algorithm, text, [np.nan], cost, dash)
+            )
+        elif 0 < theta < np.inf:
+            text = text.replace(f", {style.theta(theta)}", "")
+            rows.setdefault(text, []).append(case)
+    return level + [
+        costs.Line(
+            group[0].settings.algorithm, text,
+            [case.settings.theta for case in group],
+            _spread(group, what), dash,
+        )
+        for text, group in rows.items()
+        if len(group) > 1
+    ]  # fmt: skip
 
 
 def _against_workers(what: str) -> Callable[[Experiment, Theirs], Named]:
     def draw(experiment: Experiment, _: Theirs) -> Named:
-        rows: dict[tuple[str, str], list[Case]] = {}
-        for found in by_workers(experiment).values():
-            for algorithm, group in _reached(found, what).items():
-                for case in group:
-                    rows.setdefault((algorithm, case.text), []).append(case)
+        rows: dict[str, list[Case]] = {}
+        for case in experiment:
+            if case.median(what):
+                rows.setdefault(case.text, []).append(case)
         lines, seen = [], []
-        for (algorithm, text), group in rows.items():
-            if len(group) < 2:
-                continue
-            workers = [case.settings.workers for case in group]
-            cost = _spread(group, what)
-            lines.append(
-                costs.Line(
-                    algorithm, text, workers, cost, seen.count(algorithm)
-                )
-            )
-            seen.append(algorithm)
+        for text, group in rows.items():
+            if len(group) > 1:
+                algorithm = group[0].settings.algorithm
+                lines.append(
+                    costs.Line(
+                        algorithm, text,
+                        [case.settings.workers for case in group],
+                        _spread(group, what), seen.count(algorithm),
+                    )
+                )  # fmt: skip
+                seen.append(algorithm)
         if lines:
-            name, label = _COSTS[what]
-            yield (
-                "",
-                costs.against(
-                    lines, "workers K (log scale)", label, f"{name} against K"
-                ),
-            )
+            yield "", _costs(lines, what, "K")
 
     return draw
 
 
-def _reached(found: list[Case], what: str) -> dict[str, list[Case]]:
-    """Algorithm -> its cases with a cost above 0."""
-    groups: dict[str, list[Case]] = {}
-    for case in found:
-        if case.median(what):
-            groups.setdefault(case.settings.algorithm, []).append(case)
-    return groups
-
-
-def _name(group: list[Case]) -> str:
-    return group[0].text.split(", ")[0]
+def _costs(lines: list[costs.Line], what: str, x: str) -> Figure:
+    name, label = _COSTS[what]
+    x_label = {"K": "workers K (log scale)"}.get(x, f"{x} (log scale)")
+    return costs.against(lines, x_label, label, f"{name} against {x}")
 
 
 def _spread(group: list[Case], what: str) -> np.ndarray:
@@ -208,9 +202,11 @@ def _course(experiment: Experiment, _: Theirs) -> Named:
 
 
 def _beside(experiment: Experiment, theirs: Theirs) -> Named:
-    pairs = compared(experiment, theirs)
-    if pairs:
-        yield "", beside.beside(pairs, "To the target: ours beside theirs")
+    for workers, found in by_workers(experiment).items():
+        pairs = compared(found, theirs)
+        if pairs:
+            name = f"To the target: ours beside theirs, K = {workers}"
+            yield f"K{workers}", beside.beside(pairs, name)
 
 
 def compared(experiment: Experiment, theirs: Theirs) -> list[beside.Pair]:
@@ -219,10 +215,12 @@ def compared(experiment: Experiment, theirs: Theirs) -> list[beside.Pair]:
     for case in experiment:
         key, settings = published.key(vars(case.settings)), case.settings
         alike = settings.batch_size == 32 and settings.local_epochs in (None, 1)
-        if not alike or key not in theirs or not case.median("steps_to_target"):
+        ours = [case.values(f"{x}_to_target") for x in ("steps", "syncs")]
+        known = alike and key in theirs and all(ours)
+        # Ratios are drawn on a log scale.
+        if not known or not all(map(min, ours)) or not all(theirs[key]):
             continue
         names = ("steps", "synchronisations")
-        ours = map(case.values, ("steps_to_target", "syncs_to_target"))
         found.append(
             beside.Pair(
                 case.settings.algorithm,

@@ -36,6 +36,7 @@ def report(
         )
     theirs = published.published(published_csv) if published_csv else {}
     found = cases.experiments(runs)
+    out.mkdir(parents=True, exist_ok=True)
     with style.drawing():
         made = [
             _section(experiment, theirs, out, f"s{i}" if len(found) > 1 else "")

@@ -242,7 +242,7 @@ small {{ display: block; font-size: .8em; font-weight: 400; }}
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr)); }}
 figure {{ margin: 0; }}
 .drawn {{ overflow-x: auto; }}
-.drawn svg {{ display: block; width: 100%; min-width: 30rem; height: auto; }}
+.drawn svg {{ display: block; width: 100%; min-width: 28rem; height: auto; }}
 figcaption {{ font-size: .82rem; line-height: 1.45; margin-top: .4rem; }}
 @media (max-width: 40rem) {{
   body {{ padding: 1.5rem 1rem 3rem; }}
