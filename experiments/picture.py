@@ -159,7 +159,7 @@ def _frame(
         max(min(reached), target - 3 * (1 - target) - 0.1), *ends, target
     )
     direct = sum(bool(curve.text) for curve in curves) <= _DIRECT
-    room = max(1.0 - floor, 0.05) * (0.25 if direct else 0.08)
+    room = max(1.0 - floor, 0.05) * (0.16 if direct else 0.08)
     axes.set_ylim(floor - room / 4, max(target, max(reached)) + room)
     # No accuracy is above 1, though names may stand there.
     axes.yaxis.set_major_locator(_Accuracies(6, steps=[1, 2, 5, 10]))
