@@ -88,6 +88,17 @@ def test_a_folder_from_before_course_and_format_is_read(folder):
     assert not left_out and not len(read.variance) and read.rows
 
 
+def test_an_infinite_theta_is_read(folder, tmp_path):
+    path = _linear(folder) / "config.json"
+    theta = json.loads(path.read_text())["theta"]
+    name = json.loads(path.read_text())["run_id"]
+    name = name.replace(f"theta{theta}", "thetainf")
+    _change(path, theta="inf", run_id=name)
+    (read,), left_out = loading.load([str(_linear(folder))])
+    assert read.settings.theta == np.inf and not left_out
+    assert report.main([str(folder), f"--out={tmp_path / 'out'}"]) == 0
+
+
 def _cut(path):
     path.write_bytes(path.read_bytes()[:-30])
 
@@ -122,6 +133,12 @@ DAMAGE = {
     ),
     "another version, summary.json has no checks": (
         "summary.json", lambda path: _change(path, checks="gone"),
+    ),
+    "another version, its algorithm is 'swarm'": (
+        "config.json", lambda path: _change(path, algorithm="swarm"),
+    ),
+    "another version, its task is ['a']": (
+        "config.json", lambda path: _change(path, task=["a"]),
     ),
     "its settings are those of": (
         "config.json", lambda path: _change(path, theta=7.0),

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 import pathlib
 import re
 import zipfile
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import results, summary
+from experiments import results, style, summary
 from experiments.config import Settings
+from experiments.tasks import TASKS
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 _FILES = ("config.json", "metrics.csv", "syncs.csv", "summary.json")
@@ -96,7 +98,7 @@ def _read_csv(path: pathlib.Path) -> list[Run]:
         limit = re.search(r"-max(\d+)-", run_id)
         values = {name: row[name] for name in _SETTINGS}
         values["steps"] = int(limit[1]) if limit else None
-        settings = Settings(**values)
+        settings = _known(Settings(**values))
         if settings.run_id != run_id:
             raise ValueError(
                 f"damaged, its row {run_id} has the settings of "
@@ -163,7 +165,21 @@ def _settings(config: Mapping[str, object]) -> Settings:
         raise ValueError(
             f"of another version, config.json has no {', '.join(missing)}"
         )
-    return Settings(**{name: config[name] for name in _SETTINGS})
+    # JSON has no infinity: `results.write_json` writes it as a text.
+    values = {
+        name: math.inf if config[name] == "inf" else config[name]
+        for name in _SETTINGS
+    }
+    return _known(Settings(**values))
+
+
+def _known(settings: Settings) -> Settings:
+    """Refuses what this version cannot name."""
+    for what, names in (("task", TASKS), ("algorithm", style.LOOKS)):
+        value = getattr(settings, what)
+        if str(value) not in names:
+            raise ValueError(f"of another version, its {what} is {value!r}")
+    return settings
 
 
 def _table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any]]:
