@@ -12,13 +12,12 @@ and summary.json. Ctrl-C leaves there what was measured until then.
   python -m experiments.run --backend=cluster --workers=4
 """
 
-import contextlib
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
 
 from absl import app, flags, logging
+
+from experiments import quiet
 
 # Their table is not imported for --helpshort.
 _TASKS = (
@@ -60,8 +59,8 @@ flags.DEFINE_string(
     "split",
     None,
     "Who has which data: iid, sorted:FRACTION, label:LABEL[,LABEL], "
-    "dirichlet:ALPHA, shards:PER_WORKER or natural (default: iid; natural for "
-    "cnn_femnist).",
+    "dirichlet:ALPHA, sizes:ALPHA, shards:PER_WORKER or natural (default: iid; "
+    "natural for cnn_femnist).",
 )
 flags.DEFINE_integer(
     "epochs",
@@ -141,28 +140,6 @@ flags.DEFINE_enum(
 )  # fmt: skip
 
 
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Drops what C++ code writes to stderr, unless an exception follows.
-
-    TensorFlow 2.21 writes a screenful when it is imported, whatever
-    TF_CPP_MIN_LOG_LEVEL says.
-    """
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            sink.seek(0)
-            os.write(stderr, sink.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 def main(argv: list[str]) -> int:
     """Runs; says in one line what the user can mend. Returns the exit code."""
     if len(argv) > 1:
@@ -171,7 +148,7 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # TensorFlow takes seconds to import: --helpshort and typing errors in the
     # flags' names do not wait for it.
-    with _silent_stderr():
+    with quiet.silent_stderr():
         from experiments import runner
 
     command = [sys.executable, "-m", "experiments.run"]
