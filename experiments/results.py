@@ -228,7 +228,10 @@ def write_json(path: pathlib.Path, value: Mapping[str, object]) -> None:
     """Writes strict JSON, whole or not at all; NaN is null, infinity "inf"."""
     partial = path.with_suffix(".partial")
     text = json.dumps(_plain(value), indent=2, allow_nan=False)
-    partial.write_text(text + "\n")
+    with open(partial, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # before its name: a power cut leaves no half
     os.replace(partial, path)
 
 
