@@ -42,7 +42,7 @@ class Algorithm:
         uses: the settings that it reads, with their defaults; None stands for
             the task's.
         server: settings -> how the average is applied.
-        optimizer: learning rate -> local optimizer; None: the task's Adam.
+        optimizer: learning rate -> local optimizer; None: the task's own.
     """
 
     sync: Callable[[Settings], object]
@@ -57,7 +57,7 @@ class Algorithm:
             sync=self.sync(settings),
             server=self.server(settings),
             optimizer=functools.partial(
-                self.optimizer or task.adam, settings.learning_rate
+                self.optimizer or task.optimizer, settings.learning_rate
             ),
         )
 

@@ -13,6 +13,7 @@ from experiments.algorithms import ALGORITHMS
 from experiments.tasks import TASKS
 
 BACKENDS = ("simulated", "cluster")
+WEIGHTS = ("imagenet", "none")
 SAMPLINGS = ("passes", "independent")
 
 
@@ -39,6 +40,7 @@ class Settings:
     interval: int | None = None
     local_epochs: int | None = None
     server_learning_rate: float | None = None
+    weights: str | None = None
 
     @property
     def run_id(self) -> str:
@@ -69,6 +71,7 @@ _KEYS = {
     "sampling": "",
     "epochs": "e",
     "steps": "max",
+    "weights": "weights",
 }
 
 
@@ -116,6 +119,7 @@ def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
         known("--algorithm", name, ALGORITHMS)
     known("--sampling", flags["sampling"], SAMPLINGS)
     known("--backend", flags["backend"], BACKENDS)
+    _check_weights(flags)
     _check_numbers(flags)
     chosen = dict.fromkeys(flags["algorithm"])  # each once, in order
     used = {field for name in chosen for field in ALGORITHMS[name].uses}
@@ -130,12 +134,28 @@ def _settings(name: str, flags: Mapping[str, object]) -> Settings:
         if field.name in SPECIAL and field.name not in algorithm.uses:
             continue
         value = flags.get(field.name)
+        if field.name == "weights" and task.weights is None:
+            value = None  # "none", which says nothing of this task
         if value is None:
             value = algorithm.uses.get(field.name)
         if value is None:
             value = getattr(task, field.name, None)
         values.setdefault(field.name, value)
     return Settings(**values)
+
+
+def _check_weights(flags: Mapping[str, object]) -> None:
+    """Refuses weights that are unknown, or that the task has not."""
+    weights, task = flags.get("weights"), flags["task"]
+    if weights is None:
+        return
+    known("--weights", weights, WEIGHTS)
+    if TASKS[task].weights is None and weights != "none":
+        having = [name for name in TASKS if TASKS[name].weights]
+        raise ValueError(
+            f"--weights={weights}, but {task} is always trained from scratch; "
+            f"those with a choice: {', '.join(having)}"
+        )
 
 
 def known(what: str, name: str, names: Mapping | tuple) -> None:

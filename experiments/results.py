@@ -2,7 +2,8 @@
 
 RESULTS_DIR/RUN_ID/ has config.json, metrics.csv (a row per evaluation) and
 syncs.csv (a row per synchronisation) from the start; rows are written at once,
-so that a run that is stopped leaves what it measured. summary.json comes last.
+so that a run that is stopped leaves what it measured. At the end course.npz
+has the variance and theta of each step, float32 [steps]; summary.json is last.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ import numpy as np
 
 from experiments import provenance
 
+# What config.json says of the files; a run of another format is not read.
+FORMAT = 1
 METRICS = (
     "step", "epoch", "syncs", "checks", "state_bytes", "model_bytes",
     "paper_state_bytes", "paper_model_bytes", "eval_bytes", "wire_bytes",
@@ -46,8 +49,9 @@ class RunFolder:
     ):
         self.path = pathlib.Path(results_dir) / run_id
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "summary.json").unlink(missing_ok=True)
-        write_json(self.path / "config.json", config)
+        for old in ("summary.json", "course.npz"):
+            (self.path / old).unlink(missing_ok=True)
+        write_json(self.path / "config.json", {"format": FORMAT, **config})
         self._metrics = _Table(self.path / "metrics.csv", METRICS)
         self._syncs = _Table(self.path / "syncs.csv", SYNCS)
 
@@ -58,6 +62,11 @@ class RunFolder:
     def synchronisation(self, row: Mapping[str, object]) -> None:
         """Adds one of the library's synchronisations to syncs.csv."""
         self._syncs.add(row)
+
+    def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
+        """Writes what the library knows of each step, float32 [steps]."""
+        with open(self.path / "course.npz", "wb") as file:
+            np.savez_compressed(file, variance=variance, theta=theta)
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Writes, last, summary.json: its being there is done."""
@@ -98,6 +107,9 @@ class NoFolder(contextlib.nullcontext):
         """Does nothing."""
 
     def synchronisation(self, row: Mapping[str, object]) -> None:
+        """Does nothing."""
+
+    def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
         """Does nothing."""
 
     def finish(self, summary: Mapping[str, object]) -> None:
@@ -216,7 +228,10 @@ def write_json(path: pathlib.Path, value: Mapping[str, object]) -> None:
     """Writes strict JSON, whole or not at all; NaN is null, infinity "inf"."""
     partial = path.with_suffix(".partial")
     text = json.dumps(_plain(value), indent=2, allow_nan=False)
-    partial.write_text(text + "\n")
+    with open(partial, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())  # before its name: a power cut leaves no half
     os.replace(partial, path)
 
 

@@ -102,7 +102,7 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
         return 130  # the chief says it
     finally:
         if job.chief:
-            _report(runs, finished, flags["results_dir"])
+            _report(runs, finished, flags)
     return 0
 
 
@@ -131,7 +131,7 @@ def _launch(
             if values is not None:
                 finished[run.run_id] = values
         if len(finished) < len(runs):  # else the chief has done so
-            _report(runs, finished, job.flags["results_dir"])
+            _report(runs, finished, job.flags)
         raise
     finally:
         show.restore_cursor()
@@ -140,12 +140,12 @@ def _launch(
 def _report(
     runs: Sequence[Settings],
     finished: Mapping[str, Mapping[str, Any]],
-    results_dir: str,
+    flags: Mapping[str, Any],
 ) -> None:
     """Prints the table of those that are finished, if any is."""
     rows = [(r, finished[r.run_id]) for r in runs if r.run_id in finished]
     if rows:
-        table.report(rows, results_dir)
+        table.report(rows, flags["results_dir"], flags["picture"])
 
 
 def steps_at_most(settings: Settings, samples: int) -> int:
@@ -242,6 +242,7 @@ class _Job:
                 worker_steps_per_second=history.worker_steps_per_second,
                 seconds=history.seconds,
             )
+            folder.course(history.variance, history.theta)
             folder.finish(values)
         if self.chief and self.flags["summary"]:
             summary.append(self.flags["summary"], settings, values)
@@ -250,7 +251,7 @@ class _Job:
 
     def _run(self, settings: Settings, optimizer: Any, **options: Any) -> Any:
         def build():
-            return self.task.build(settings.seed, optimizer)
+            return self.task.build(settings.seed, optimizer, settings.weights)
 
         if self.replicas is None:
             return fda_tf.simulate(build, self.shards, **options)

@@ -5,15 +5,19 @@ Long tables are made over days; a run that has its row is not run again.
 
 import csv
 import dataclasses
+import fcntl
+import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from experiments import results
 from experiments.config import Settings
 
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 COLUMNS = ("run_id", *_SETTINGS, *results.SUMMARY)
+# Settings that came later: files of before lack them, and they are None there.
+_LATER = {"weights"}
 
 
 def read(path: str | None) -> dict[str, dict[str, object]]:
@@ -30,17 +34,25 @@ def read(path: str | None) -> dict[str, dict[str, object]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
+            if not _is_ours(reader.fieldnames):
                 raise ValueError("its columns are others")
+            later = dict.fromkeys(_LATER)
             return {
-                row["run_id"]: {k: _number(v) for k, v in row.items()}
+                row["run_id"]: later | {k: _number(v) for k, v in row.items()}
                 for row in reader
             }
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(
-            f"--summary={path} is not a summary that this program wrote "
-            f"({error}); give another file, or one that does not exist"
+            f"{path} is not a summary that this program wrote ({error}); give "
+            "another file, or one that does not exist"
         ) from error
+
+
+def _is_ours(columns: Sequence[str] | None) -> bool:
+    absent = [c for c in COLUMNS if c not in (columns or ())]
+    return set(absent) <= _LATER and list(columns) == [
+        c for c in COLUMNS if c not in absent
+    ]
 
 
 def append(
@@ -50,7 +62,7 @@ def append(
     row = {"run_id": settings.run_id, **dataclasses.asdict(settings), **summary}
     known = read(path)
     file = pathlib.Path(path)
-    if row["run_id"] not in known and known:
+    if row["run_id"] not in known and known and _has_all(file):
         with open(file, "a", newline="", encoding="utf-8") as out:
             csv.DictWriter(out, COLUMNS).writerow(row)
         return
@@ -59,6 +71,41 @@ def append(
     partial = file.with_suffix(".partial")
     results.write_csv(partial, COLUMNS, known.values())
     os.replace(partial, file)
+
+
+def _has_all(file: pathlib.Path) -> bool:
+    """Whether a file of ours has the columns that came later, too."""
+    with open(file, newline="", encoding="utf-8") as out:
+        return next(csv.reader(out)) == list(COLUMNS)
+
+
+def collect(results_dir: str | os.PathLike) -> None:
+    """Writes results.csv: a row for each finished run of a folder, by name.
+
+    It appears as a whole; of two that write at once, the second waits.
+
+    Args:
+        results_dir: has a folder for each run, and gets the file.
+    """
+    folder = pathlib.Path(results_dir)
+    with open(folder / ".results.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        rows = [_row(path.parent) for path in folder.glob("*/summary.json")]
+        rows = sorted(filter(None, rows), key=lambda row: row["run_id"])
+        partial = folder / "results.partial"
+        results.write_csv(partial, COLUMNS, rows)
+        os.replace(partial, folder / "results.csv")
+
+
+def _row(folder: pathlib.Path) -> dict[str, object] | None:
+    """A finished run's row; None if it has just been begun again."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        summary = json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError:
+        return None
+    settings = {name: config.get(name) for name in _SETTINGS}
+    return {"run_id": folder.name, **settings, **summary}
 
 
 def _number(text: str) -> object:

@@ -8,30 +8,34 @@ from typing import Any
 from rich import box, console
 from rich import table as rich_table
 
-from experiments import config, picture, results, show
+from experiments import config, picture, results, show, style
 from experiments.config import Settings
 from experiments.tasks import TASKS
 
 Runs = Sequence[tuple[Settings, Mapping[str, Any]]]
 
 
-def report(runs: Runs, results_dir: str) -> None:
+def report(runs: Runs, results_dir: str, with_picture: bool = True) -> None:
     """Prints what it took to pass the target, and where the results are.
 
     Args:
         runs: settings and summary of each run.
         results_dir: has their folders; gets the picture.
+        with_picture: whether to draw one.
     """
     screen = console.Console()
     folder, settings = pathlib.Path(results_dir), runs[0][0]
-    drawn = draw(runs, folder)
     parts = [
         f"\n{_title(settings)}, to test accuracy {settings.target_accuracy:g}",
         summary_table(runs),
         "sent: states and models of all workers, counted as in the paper",
         *_folders(runs, folder),
-        f"picture: {drawn or 'none, no run here has sent anything'}",
     ]
+    if with_picture:
+        drawn = draw(runs, folder)
+        parts.append(
+            f"picture: {drawn or 'none, no run here has sent anything'}"
+        )
     for part in parts:
         screen.print(part, soft_wrap=True, highlight=False, markup=False)
 
@@ -51,11 +55,13 @@ def draw(runs: Runs, folder: pathlib.Path) -> pathlib.Path | None:
     settings = runs[0][0]
     curves = [
         picture.Curve(
-            run.algorithm, results.read_metrics(folder / run.run_id), text
+            run.algorithm,
+            results.read_metrics(folder / run.run_id),
+            f"{style.LOOKS[run.algorithm].name}\n{text}",
         )
         for (run, _), text in zip(runs, sent(runs), strict=True)
     ]
-    if not any(curve.points for curve in curves):
+    if not any(len(curve.points()) for curve in curves):
         return None
     path = folder / picture_name([run for run, _ in runs])
     picture.draw(curves, settings.target_accuracy, _title(settings), path)

@@ -1,17 +1,49 @@
 """What can be trained: a model, its data and how the paper trained it.
 
 A task is one row of `TASKS`. To add one, write the function that builds the
-model and add the row; the command line, RUN_ID and the tests read the table.
+model in models.py and add the row; the command line, RUN_ID and the tests read
+the table.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-layers = keras.layers
+from experiments import models
+
 Optimizer = keras.optimizers.Optimizer
+
+# As Keras' `preprocess_input(mode="torch")`: mean and deviation of the colours.
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
+
+def unit(images: np.ndarray) -> np.ndarray:
+    """x / 255."""
+    return images / np.float32(255)
+
+
+def standard(images: np.ndarray) -> np.ndarray:
+    """x / 255, then less ImageNet's mean, over its standard deviation."""
+    return (unit(images) - _MEAN) / _DEVIATION
+
+
+def adam(learning_rate: float) -> Optimizer:
+    """The local optimizer of the paper's CNNs."""
+    return keras.optimizers.Adam(learning_rate, epsilon=1e-7)
+
+
+def nesterov(learning_rate: float) -> Optimizer:
+    """The local optimizer of the paper's DenseNets."""
+    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
+
+
+def adamw(learning_rate: float) -> Optimizer:
+    """The local optimizer of the paper's ConvNeXtLarge."""
+    return keras.optimizers.AdamW(learning_rate, weight_decay=1e-8)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,48 +54,61 @@ class Task:
         name: what --task says.
         title: what tables and pictures say.
         dataset: what `experiments.datasets.load` is asked for.
-        model: () -> keras.Model, not compiled.
+        model: () -> keras.Model, not compiled; weights -> it with `weights`.
         input_shape: shape of one sample as the model takes it.
         classes: labels are integers from 0 to classes - 1.
         theta: variance threshold (squared norm of weights) without --theta.
         target_accuracy: test accuracy to pass, from 0 to 1.
         epochs: passes over all training data at most.
         batch_size: samples per worker and step.
-        learning_rate: of Adam, the local optimizer; 1e-3 in the paper.
+        learning_rate: of the local optimizer.
+        local: learning rate -> the local optimizer.
+        scale: float32 images of 0 to 255 -> what the model takes.
+        weights: what it begins with, without --weights; None: no choice.
         split: how `fda_tf.partition.split` is to deal the data.
+        parameters: d, trainable weights.
         words: of texts, the size of the vocabulary; 0 for images.
     """
 
     name: str
     title: str
     dataset: str
-    model: Callable[[], keras.Model]
+    model: Callable[..., keras.Model]
     input_shape: tuple[int, ...]
     classes: int
+    parameters: int
     theta: float
     target_accuracy: float
     epochs: int
     batch_size: int = 32
     learning_rate: float = 1e-3
+    local: Callable[[float], Optimizer] = adam
+    scale: Callable[[np.ndarray], np.ndarray] = unit
+    weights: str | None = None
     split: str = "iid"
     words: int = 0
 
     def build(
-        self, seed: int, optimizer: Callable[[], Optimizer] | None = None
+        self,
+        seed: int,
+        optimizer: Callable[[], Optimizer] | None = None,
+        weights: str | None = None,
     ) -> keras.Model:
         """The compiled model; equal seeds give equal first weights.
 
         Args:
             seed: set in Python, NumPy and TensorFlow before the model is made.
-            optimizer: () -> what to use in place of the task's Adam.
+            optimizer: () -> what to use in place of the task's own.
+            weights: what it begins with, in place of the task's `weights`.
 
         Returns:
             A compiled keras.Model that reports loss and accuracy.
         """
         keras.utils.set_random_seed(seed)
-        model = self.model()
+        weights = weights or self.weights
+        model = self.model(weights) if self.weights else self.model()
         model.compile(
-            optimizer=(optimizer or self.adam)(),
+            optimizer=(optimizer or self.optimizer)(),
             loss="sparse_categorical_crossentropy",
             metrics=["accuracy"],
             # On a CPU, TensorFlow's own kernels are faster here than XLA's:
@@ -72,11 +117,9 @@ class Task:
         )
         return model
 
-    def adam(self, learning_rate: float | None = None) -> Optimizer:
-        """The local optimizer of the paper, at this or the task's own rate."""
-        return keras.optimizers.Adam(
-            learning_rate or self.learning_rate, epsilon=1e-7
-        )
+    def optimizer(self, learning_rate: float | None = None) -> Optimizer:
+        """The task's local optimizer, at this or the task's own rate."""
+        return self.local(learning_rate or self.learning_rate)
 
     def inputs(
         self, train: np.ndarray, test: np.ndarray
@@ -106,7 +149,7 @@ class Task:
                     f"{texts.shape} from the data set {self.dataset!r}; choose "
                     "another --task or --data_dir."
                 )
-        vectorize = layers.TextVectorization(
+        vectorize = keras.layers.TextVectorization(
             self.words, output_sequence_length=self.input_shape[0]
         )
         vectorize.adapt(train)
@@ -121,7 +164,7 @@ class Task:
             images: uint8 [n, height, width] or [n, height, width, channels].
 
         Returns:
-            x / 255, float32 [n, *input_shape].
+            float32 [n, *input_shape], as `scale` makes them.
 
         Raises:
             ValueError: another type, or a shape that is not the task's.
@@ -134,120 +177,75 @@ class Task:
                 f"{images.dtype} of shape {images.shape[1:]} from the data set "
                 f"{self.dataset!r}; choose another --task or --data_dir."
             )
-        images = images.reshape(-1, *shape).astype(np.float32)
-        return images / np.float32(255)
-
-
-def lenet5() -> keras.Model:
-    """LeNet-5 as in the paper: tanh, average pooling, 61,706 parameters."""
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(6, 5, padding="same", activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Conv2D(16, 5, activation="tanh"),
-            layers.AveragePooling2D(2),
-            layers.Flatten(),
-            layers.Dense(120, activation="tanh"),
-            layers.Dense(84, activation="tanh"),
-            layers.Dense(10, activation="softmax"),
-        ],
-        name="lenet5",
-    )
-
-
-def vgg16star() -> keras.Model:
-    """VGG16*, the paper's small VGG for MNIST: 2,592,202 parameters."""
-    stack = [keras.Input((28, 28, 1))]
-    for filters in (64, 128, 256):
-        for _ in range(2):
-            stack.append(
-                layers.Conv2D(filters, 3, padding="same", activation="relu")
-            )
-        stack.append(layers.MaxPooling2D(2))
-    stack.append(layers.Flatten())
-    for _ in range(2):
-        stack.append(layers.Dense(512, activation="relu"))
-        stack.append(layers.Dropout(0.5))
-    stack.append(layers.Dense(10, activation="softmax"))
-    return keras.Sequential(stack, name="vgg16star")
-
-
-def small_cnn(shape: tuple[int, ...], classes: int) -> keras.Model:
-    """A small CNN: two convolutions, two dense layers, relu.
-
-    27,562 parameters for 28 x 28 x 1 and 10 classes.
-    """
-    return keras.Sequential(
-        [
-            keras.Input(shape),
-            layers.Conv2D(8, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Conv2D(16, 3, activation="relu"),
-            layers.MaxPooling2D(2),
-            layers.Flatten(),
-            layers.Dense(64, activation="relu"),
-            layers.Dense(classes, activation="softmax"),
-        ],
-        name="small_cnn",
-    )
-
-
-def text_cnn(words: int, length: int) -> keras.Model:
-    """A CNN on the numbers of words: embedding, one convolution, maximum."""
-    return keras.Sequential(
-        [
-            keras.Input((length,)),
-            layers.Embedding(words, 32),
-            layers.SpatialDropout1D(0.5),
-            layers.Conv1D(32, 3, activation="relu"),
-            layers.GlobalMaxPooling1D(),
-            layers.Dropout(0.5),
-            layers.Dense(2, activation="softmax"),
-        ],
-        name="text_cnn",
-    )
+        return self.scale(images.reshape(-1, *shape).astype(np.float32))
 
 
 _MNIST = {"input_shape": (28, 28, 1), "classes": 10}
+_CIFAR10 = {"input_shape": (32, 32, 3), "classes": 10}
+_LENET5 = {**_MNIST, "parameters": 61_706}
+_DENSENET = {
+    **_CIFAR10, "epochs": 200, "learning_rate": 0.1, "local": nesterov,
+    "scale": standard,
+}  # fmt: skip
 
 TASKS = {
     task.name: task
     for task in (
         Task(
             "lenet5_mnist5000", "LeNet-5 on 5,000 MNIST images", "mnist5000",
-            lenet5, **_MNIST,
+            models.lenet5, **_LENET5,
             theta=3.0, target_accuracy=0.95, epochs=60, learning_rate=2e-3,
         ),
         Task(
-            "lenet5_mnist", "LeNet-5 on MNIST", "mnist", lenet5, **_MNIST,
+            "lenet5_mnist", "LeNet-5 on MNIST", "mnist",
+            models.lenet5, **_LENET5,
             theta=1.5, target_accuracy=0.98, epochs=60,
         ),
         Task(
-            "vgg16star_mnist", "VGG16* on MNIST", "mnist", vgg16star, **_MNIST,
+            "vgg16star_mnist", "VGG16* on MNIST", "mnist",
+            models.vgg16star, **_MNIST, parameters=2_592_202,
             theta=50.0, target_accuracy=0.994, epochs=100,
         ),
         Task(
+            "densenet121_cifar10", "DenseNet121 on CIFAR-10", "cifar10",
+            functools.partial(models.densenet, 121), **_DENSENET,
+            parameters=6_964_106, theta=300.0, target_accuracy=0.78,
+        ),
+        Task(
+            "densenet201_cifar10", "DenseNet201 on CIFAR-10", "cifar10",
+            functools.partial(models.densenet, 201), **_DENSENET,
+            parameters=18_112_138, theta=600.0, target_accuracy=0.78,
+        ),
+        Task(
+            "convnext_large_cifar100", "ConvNeXtLarge on CIFAR-100", "cifar100",
+            models.convnext_large, input_shape=(32, 32, 3), classes=100,
+            parameters=197_068_580, theta=50.0, target_accuracy=0.76,
+            epochs=35, learning_rate=5e-5, local=adamw, scale=np.asarray,
+            weights="imagenet",
+        ),
+        Task(
             "cnn_fashion", "A small CNN on Fashion-MNIST", "fashion_mnist",
-            lambda: small_cnn((28, 28, 1), 10), **_MNIST,
+            lambda: models.small_cnn((28, 28, 1), 10), **_MNIST,
+            parameters=27_562,
             theta=2.0, target_accuracy=0.87, epochs=20, learning_rate=2e-3,
         ),
         Task(
             "cnn_cifar10", "A small CNN on 20,000 images of CIFAR-10",
-            "cifar10_20k", lambda: small_cnn((32, 32, 3), 10),
-            input_shape=(32, 32, 3), classes=10,
+            "cifar10_20k", lambda: models.small_cnn((32, 32, 3), 10),
+            **_CIFAR10, parameters=38_970,
             theta=2.0, target_accuracy=0.50, epochs=20, learning_rate=2e-3,
         ),
         Task(
             "cnn_femnist", "A small CNN on FEMNIST, by writer", "femnist100",
-            lambda: small_cnn((28, 28, 1), 62), input_shape=(28, 28, 1),
-            classes=62,
+            lambda: models.small_cnn((28, 28, 1), 62), input_shape=(28, 28, 1),
+            classes=62, parameters=30_942,
             theta=2.0, target_accuracy=0.70, epochs=20, learning_rate=2e-3,
             split="natural",
         ),
         Task(
             "text_sst2", "A small text CNN on SST-2", "sst2",
-            lambda: text_cnn(4000, 40), input_shape=(40,), classes=2,
+            lambda: models.text_cnn(4000, 40), input_shape=(40,), classes=2,
+            parameters=131_170,
             theta=2.0, target_accuracy=0.78, epochs=20, learning_rate=2e-3,
             words=4000,
         ),

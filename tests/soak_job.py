@@ -20,11 +20,15 @@ class Steps(keras.callbacks.Callback):
 
     def __init__(self, path):
         super().__init__()
-        self.path = path
+        self.path, self.last = path, None
 
     def on_train_batch_end(self, batch, logs=None):
-        with open(self.path, "a") as file:
-            file.write(f"{int(self.model.optimizer.iterations)}\n")
+        step = int(self.model.optimizer.iterations)
+        # Of the epoch that goes on, Keras counts what was done before, too.
+        if step != self.last and (self.last or step % EVERY):
+            with open(self.path, "a") as file:
+                file.write(f"{step}\n")
+        self.last = step
 
 
 def main(folder):

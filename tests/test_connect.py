@@ -36,6 +36,7 @@ def join(monkeypatch):
     monkeypatch.setattr(rendezvous, "listen", free_port)
     monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
     monkeypatch.setattr(replicas, "_strategy", lambda *_: None)
+    monkeypatch.setattr(replicas.atexit, "register", lambda *_: None)
     return connect
 
 
@@ -146,3 +147,14 @@ def test_a_start_that_fails_leaves_no_timer(join, monkeypatch, alarms):
 def test_a_start_that_goes_well_leaves_no_timer(join, alarms):
     join(LOCAL, 0)
     assert alarms == [(60, True), "cancelled"]
+
+
+def test_a_forgotten_callback_is_told_of_at_the_end(join, warnings):
+    two = join(LOCAL[:2], 1)
+    del warnings[:]
+    replicas._tell_at_exit(two)
+    (said,) = warnings
+    assert said.startswith("Worker 1 of 2 has trained with none of the others")
+    two.used = True
+    replicas._tell_at_exit(two)
+    assert warnings == [said]

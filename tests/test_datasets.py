@@ -166,6 +166,49 @@ def test_tfds_comes_before_keras(offline, monkeypatch):
     assert data.x_test.shape == (3, 2, 2)
 
 
+def test_a_set_that_tfds_prepared_is_read_from_its_files(tmp_path):
+    import tensorflow_datasets as tfds
+
+    shipped = datasets.load("mnist5000")
+
+    class Digits300(tfds.core.GeneratorBasedBuilder):
+        """A part of the shipped set, in its order."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            image = tfds.features.Image(shape=(28, 28, 1))
+            label = tfds.features.ClassLabel(num_classes=10)
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {"image": image, "label": label}
+                ),
+                supervised_keys=("image", "label"),
+                disable_shuffling=True,
+            )
+
+        def _split_generators(self, _):
+            return {
+                "train": self._generate_examples(*shipped[:2], 200),
+                "test": self._generate_examples(*shipped[2:4], 100),
+            }
+
+        def _generate_examples(self, images, labels, count):
+            for i in range(count):
+                yield i, {"image": images[i][..., None], "label": labels[i]}
+
+    Digits300(data_dir=tmp_path).download_and_prepare()
+    assert list(tmp_path.glob("digits300/1.0.0/*.tfrecord*"))
+    tfds.core.add_data_dir(tmp_path)
+    data = datasets.load("digits300")
+    assert data.source == "TFDS' digits300"
+    np.testing.assert_array_equal(data.x_train, shipped.x_train[:200])
+    np.testing.assert_array_equal(data.y_train, shipped.y_train[:200])
+    np.testing.assert_array_equal(data.x_test, shipped.x_test[:100])
+    np.testing.assert_array_equal(data.y_test, shipped.y_test[:100])
+
+
 def test_tfds_without_the_set_gives_way_to_keras(offline, monkeypatch):
     images = np.zeros((6, 2, 2, 3), np.uint8)
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake_tfds(images))

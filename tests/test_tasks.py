@@ -1,13 +1,23 @@
 """The tasks are the models they say, and take the data they name."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
+from command_line import plan
 
-from experiments import datasets
+from experiments import config, datasets, models
 from experiments.tasks import TASKS
 
-PARAMETERS = {
+LARGE = {
+    # The paper's table of models.
+    "densenet121_cifar10": 6_964_106,
+    "densenet201_cifar10": 18_112_138,
+    "convnext_large_cifar100": 197_068_580,
+}
+SMALL = [name for name in TASKS if name not in LARGE]
+PARAMETERS = LARGE | {
     "lenet5_mnist5000": 61_706,
     "lenet5_mnist": 61_706,
     "vgg16star_mnist": 2_592_202,
@@ -48,9 +58,21 @@ VGG16STAR = [
 ]
 
 
+@functools.cache
+def outline(name):
+    """The model of a task with the shapes of its weights, not the weights."""
+    task = TASKS[name]
+    with keras.StatelessScope(initialize_variables=False):
+        return task.model("none") if task.weights else task.model()
+
+
 @pytest.mark.parametrize("name", TASKS)
-def test_parameters(name):
-    assert TASKS[name].build(seed=0).count_params() == PARAMETERS[name]
+def test_parameters_and_output(name):
+    model, task = outline(name), TASKS[name]
+    sizes = [np.prod(v.shape) for v in model.trainable_variables]
+    assert sum(sizes) == PARAMETERS[name] == task.parameters
+    assert model.output_shape == (None, task.classes)
+    assert model.input_shape == (None, *task.input_shape)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +89,7 @@ def test_layers(name, layers):
             assert isinstance(kernel, keras.initializers.GlorotUniform)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_compiled_with_adam(name):
     model = TASKS[name].build(seed=0)
     assert isinstance(model.optimizer, keras.optimizers.Adam)
@@ -121,7 +143,7 @@ def test_refuses_other_images(images):
         TASKS["lenet5_mnist"].scaled(images)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", SMALL)
 def test_predicts_the_classes(name):
     task = TASKS[name]
     samples = np.zeros((3, *task.input_shape), np.float32)
@@ -149,3 +171,122 @@ def test_refuses_images_for_texts():
     images = np.zeros((2, 28, 28), np.uint8)
     with pytest.raises(ValueError, match="text_sst2 takes texts, got uint8"):
         TASKS["text_sst2"].inputs(images, images)
+
+
+# The large models, whose weights are made in the slow test alone
+
+
+@pytest.mark.parametrize("depth", [121, 201])
+def test_densenet_is_that_of_keras_but_for_the_paper_s_details(depth):
+    ours = outline(f"densenet{depth}_cifar10")
+    with keras.StatelessScope(initialize_variables=False):
+        theirs = getattr(keras.applications, f"DenseNet{depth}")(
+            weights=None, input_shape=(32, 32, 3), classes=10
+        )
+    shapes = [[v.shape for v in model.weights] for model in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+    kinds = [type(layer).__name__ for layer in ours.layers]
+    assert [kind for kind in kinds if kind != "Dropout"] == [
+        "ReLU" if kind == "Activation" else kind
+        for kind in (type(layer).__name__ for layer in theirs.layers)
+    ]
+    for layer in ours.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            assert layer.epsilon == 1.001e-5
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            assert layer.kernel_regularizer.l2 == np.float32(1e-4)
+            kernel = layer.kernel_initializer
+            assert isinstance(kernel, keras.initializers.HeNormal)
+
+
+def test_densenet_drops_after_both_convolutions_of_a_dense_layer():
+    kinds = [type(v).__name__ for v in outline("densenet121_cifar10").layers]
+    rates = {
+        v.rate
+        for v in outline("densenet121_cifar10").layers
+        if isinstance(v, keras.layers.Dropout)
+    }
+    assert rates == {0.2} and kinds.count("Dropout") == 2 * (6 + 12 + 24 + 16)
+    first = kinds.index("Dropout")
+    assert kinds[first - 1 : first + 6] == [
+        "Conv2D", "Dropout", "BatchNormalization", "ReLU", "Conv2D",
+        "Dropout", "Concatenate",
+    ]  # fmt: skip
+
+
+def test_convnext_has_the_paper_s_head():
+    last = outline("convnext_large_cifar100").layers[-4:]
+    names = [type(layer).__name__ for layer in last]
+    assert names == ["LayerNormalization", "Dense", "Dropout", "Dense"]
+    assert last[1].units == 512 and last[1].activation.__name__ == "relu"
+    assert last[2].rate == 0.5
+
+
+def test_the_optimizers_of_the_large_models():
+    nesterov = TASKS["densenet201_cifar10"].optimizer()
+    assert isinstance(nesterov, keras.optimizers.SGD) and nesterov.nesterov
+    assert nesterov.momentum == 0.9
+    assert float(nesterov.learning_rate) == pytest.approx(0.1)
+    adamw = TASKS["convnext_large_cifar100"].optimizer()
+    assert isinstance(adamw, keras.optimizers.AdamW)
+    assert float(adamw.learning_rate) == pytest.approx(5e-5)
+    assert adamw.weight_decay == 1e-8
+
+
+def test_the_large_models_scale_as_keras_does():
+    images = np.arange(2 * 3072, dtype=np.uint8).reshape(2, 32, 32, 3)
+    ours = TASKS["densenet121_cifar10"].scaled(images)
+    theirs = keras.applications.densenet.preprocess_input(
+        images.astype(np.float32)
+    )
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    # ConvNeXt's first layer does it.
+    task = TASKS["convnext_large_cifar100"]
+    np.testing.assert_array_equal(task.scaled(images), images)
+    stem = outline(task.name).layers[1]
+    np.testing.assert_allclose(
+        stem(images.astype(np.float32)), theirs, atol=1e-5
+    )
+
+
+def test_weights_that_cannot_be_had(monkeypatch):
+    def unreachable(*_, **__):
+        raise Exception("URL fetch failure\nand more")
+
+    monkeypatch.setattr(keras.applications, "ConvNeXtLarge", unreachable)
+    monkeypatch.setenv("KERAS_HOME", "cache")
+    with pytest.raises(ValueError) as refused:
+        models.convnext_large("imagenet")
+    message = str(refused.value)
+    assert "(URL fetch failure)" in message and "--weights=none" in message
+    assert "cache/models/convnext_large_notop.h5" in message
+
+
+def test_weights_are_of_the_one_task_that_has_them():
+    def settings(task, **changes):
+        (run,), _ = plan(task=task, algorithm=["linear"], **changes)
+        return run
+
+    large = "convnext_large_cifar100"
+    assert settings(large).weights == "imagenet"
+    assert "-weightsnone-" in settings(large, weights="none").run_id
+    assert settings("lenet5_mnist", weights="none").weights is None
+    with pytest.raises(ValueError, match=f"always trained from .*: {large}"):
+        settings("lenet5_mnist", weights="imagenet")
+    with pytest.raises(ValueError, match="known: imagenet, none"):
+        settings(large, weights="jft")
+    assert config.WEIGHTS == ("imagenet", "none")
+
+
+@pytest.mark.slow  # 197 M weights
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_model_trains_a_step(name):
+    task = TASKS[name]
+    model = task.build(0, weights="none" if task.weights else None)
+    samples = np.zeros((2, *task.input_shape), np.uint8)
+    model.train_on_batch(task.scaled(samples), np.array([0, 1]))
+    chances = model(task.scaled(samples)).numpy()
+    np.testing.assert_allclose(chances.sum(axis=1), 1, rtol=1e-5)
+    regularised = sum(map(float, model.losses))
+    assert (regularised > 0) == name.startswith("densenet")

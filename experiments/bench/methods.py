@@ -113,7 +113,7 @@ def run(seed: int, data, options: dict, wrap) -> dict:
     x = task.scaled(data.x_train)
     pieces = fda_tf.partition.split("sorted:0.6", data.y_train, FLAGS.workers)
     history = fda_tf.simulate(
-        lambda: task.build(seed, lambda: wrap(task.adam())),
+        lambda: task.build(seed, lambda: wrap(task.optimizer())),
         [(x[i], data.y_train[i]) for i in pieces],
         steps=FLAGS.steps,
         seed=seed,

@@ -1,0 +1,89 @@
+"""A sweep as a SLURM job array: one task for each run.
+
+Each task is a sweep of one run: it skips what is finished, tries once more
+what fails, and adds its row to results.csv.
+"""
+
+import pathlib
+import shlex
+from collections.abc import Sequence
+
+from experiments import pool
+from experiments.grid import Run
+
+_HEAD = """\
+#!/bin/bash
+# {count} runs. Submit from a folder where `python -m experiments.sweep` works:
+#   sbatch {name}
+# A task that was stopped may be submitted again, all of them together too.
+#SBATCH --job-name={job}
+#SBATCH --array=0-{last}
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task={cpus}
+#SBATCH --mem={gigabytes}G
+#SBATCH --time=24:00:00
+#SBATCH --output={results_dir}/slurm-%A_%a.out
+
+case $SLURM_ARRAY_TASK_ID in
+"""
+_TAIL = """\
+*) echo "There is no run $SLURM_ARRAY_TASK_ID" >&2; exit 2 ;;
+esac
+exec python -u -m experiments.sweep --jobs=1 --results_dir={folder} \\
+  "${{run[@]}}"
+"""
+
+
+def write(path: str, runs: Sequence[Run], results_dir: str) -> int:
+    """Writes the script of the runs that are not finished.
+
+    Args:
+        path: of the script.
+        runs: of the sweep.
+        results_dir: where the tasks write, from where they are submitted.
+
+    Returns:
+        The exit code.
+    """
+    folder = pathlib.Path(results_dir)
+    todo = [
+        run
+        for run in runs
+        if not (folder / run.settings.run_id / "summary.json").exists()
+    ]
+    if not todo:
+        print(f"All {len(runs)} runs are finished: {path} is not written")
+        return 0
+    pathlib.Path(path).write_text(text(todo, results_dir, path))
+    print(f"{len(todo)} of {len(runs)} runs to train: sbatch {path}")
+    return 0
+
+
+def text(runs: Sequence[Run], results_dir: str, path: str) -> str:
+    """The script: a case for each run."""
+    name = pathlib.Path(path)
+    cluster = any(run.settings.backend == "cluster" for run in runs)
+    workers = max(run.settings.workers for run in runs)
+    head = _HEAD.format(
+        count=len(runs),
+        name=shlex.quote(path),
+        job=shlex.quote(name.stem),
+        last=len(runs) - 1,
+        cpus=workers if cluster else 2,
+        gigabytes=-(-max(map(pool.memory, runs)) // pool.GB) + 1,
+        results_dir=results_dir,
+    )
+    cases = [f"{i}) run=({_flags(run)}) ;;\n" for i, run in enumerate(runs)]
+    tail = _TAIL.format(folder=shlex.quote(results_dir))
+    return "".join([head, *cases, tail])
+
+
+def _flags(run: Run) -> str:
+    """The run's flags; its algorithm is its grid."""
+    words = [
+        f"--grid=algorithm={run.settings.algorithm}"
+        if word.startswith("--algorithm=")
+        else word
+        for word in run.arguments
+    ]
+    return shlex.join(words)
