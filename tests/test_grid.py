@@ -1,33 +1,12 @@
 """From grids and presets to the runs of a sweep, and what is refused."""
 
 import doctest
-import signal
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
+from sweeps import command, runs
 
-from experiments import datasets, grid, pool, run, sweep
-
-
-def runs(*arguments, grids=None, **axes):
-    """The runs of one grid, or of several, with these flags given."""
-    with flagsaver.flagsaver():
-        flags.FLAGS(["sweep", *arguments])
-        given = {f.name: f for f in flags.FLAGS.get_flags_for_module(run)}
-        return grid.runs(grids or [axes], given)
-
-
-def command(*arguments):
-    """Runs the sweep's command line in this process; returns its exit code."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        with flagsaver.flagsaver():
-            flags.FLAGS(["sweep", *arguments])
-            return sweep.main(["sweep"])
-    finally:
-        signal.signal(signal.SIGTERM, before)
+from experiments import datasets, grid, pool
 
 
 @pytest.mark.parametrize("module", [grid, pool])

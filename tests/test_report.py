@@ -266,7 +266,9 @@ def test_times_fewer_than_each_rival():
     by_name = {row[0]: row[-3:] for row in table.rows if row[1] == "5"}
     # Of two intervals, the one that sent least is the rival.
     assert by_name["LinearFDA\nΘ = 3"] == ["50×\n", "6×\n", "5×\nH = 20"]
-    assert "50 times fewer bytes than synchronous" in sections.lead(found)
+    lead = sections.lead(found)
+    assert "50 times fewer bytes than synchronous training" in lead
+    assert "took 1.00 times its steps (one seed)" in lead
 
 
 def test_cases_that_differ_otherwise_say_how():

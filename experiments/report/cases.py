@@ -125,7 +125,7 @@ def by_workers(experiment: Experiment) -> dict[int, list[Case]]:
 
 def times_fewer(
     case: Case, experiment: Experiment, rival: str
-) -> tuple[float, str] | None:
+) -> tuple[float, Case] | None:
     """How many times fewer bytes to the target than an algorithm sent.
 
     Of several cases of it with the same K, the one that sent least counts.
@@ -136,12 +136,12 @@ def times_fewer(
         rival: name of the algorithm.
 
     Returns:
-        (ratio of the medians, the text of the rival's case), or None if
-        either did not reach the target, or this is the rival.
+        (ratio of the medians, the rival's case), or None if either did not
+        reach the target, or this is the rival.
     """
     own = case.median("bytes_to_target")
     rivals = [
-        (other.median("bytes_to_target"), other.text)
+        other
         for other in experiment
         if other.settings.algorithm == rival
         and other.settings.workers == case.settings.workers
@@ -149,5 +149,5 @@ def times_fewer(
     ]
     if not own or not rivals or case.settings.algorithm == rival:
         return None
-    count, text = min(rivals)
-    return count / own, text
+    best = min(rivals, key=lambda other: other.median("bytes_to_target"))
+    return best.median("bytes_to_target") / own, best
