@@ -147,9 +147,9 @@ def first_above(
     return next((row for row in rows if passes(row, target)), None)
 
 
-def paper_bytes(row: Mapping[str, object]) -> int:
-    """State and model bytes as the paper counts them."""
-    return int(row["paper_state_bytes"]) + int(row["paper_model_bytes"])
+def sent_bytes(row: Mapping[str, object]) -> int:
+    """State and model bytes that were sent, the models up and down."""
+    return int(row["state_bytes"]) + int(row["model_bytes"])
 
 
 def summarise(
@@ -175,10 +175,10 @@ def summarise(
     hit, last = first_above(rows, target), rows[-1]
     values = (
         hit is not None,
-        *(hit and (hit["step"], hit["syncs"], paper_bytes(hit),
+        *(hit and (hit["step"], hit["syncs"], sent_bytes(hit),
                    hit["wire_bytes"]) or (None,) * 4),
         max(row["val_accuracy"] for row in rows),
-        last["step"], last["syncs"], last["checks"], paper_bytes(last),
+        last["step"], last["syncs"], last["checks"], sent_bytes(last),
         worker_steps_per_second, provenance.peak_rss_bytes(), seconds,
     )  # fmt: skip
     return dict(zip(SUMMARY, values, strict=True))
