@@ -68,9 +68,10 @@ def text_cnn(words: int, length: int) -> keras.Model:
         [
             keras.Input((length,)),
             layers.Embedding(words, 32),
+            layers.SpatialDropout1D(0.5),
             layers.Conv1D(32, 3, activation="relu"),
             layers.GlobalMaxPooling1D(),
-            layers.Dropout(0.3),
+            layers.Dropout(0.5),
             layers.Dense(2, activation="softmax"),
         ],
         name="text_cnn",

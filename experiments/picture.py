@@ -1,27 +1,17 @@
-"""The picture: test accuracy against bytes sent, a curve per algorithm."""
+"""Test accuracy against bytes sent, or against steps: a curve per run."""
 
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib import ticker
+import numpy as np
+from matplotlib import lines, ticker
 from matplotlib.figure import Figure
 
-from experiments import results
+from experiments import labels, results, style
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-_COLOURS = {
-    "synchronous": "#000000",
-    "linear": "#0072B2",
-    "sketch": "#D55E00",
-    "naive": "#009E73",
-    "exact": "#CC79A7",
-    "max": "#56B4E9",
-    "local_sgd": "#E69F00",
-}
-_OTHERS = "#666666"
-_INK = "#444444"
+_DIRECT = 5  # more names than these would hide each other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,144 +19,161 @@ class Curve:
     """A run as the picture shows it.
 
     Attributes:
-        name: of the algorithm, written beside the curve.
+        algorithm: decides colour and marker.
         rows: of its metrics.csv.
-        note: a second line under the name.
+        text: written beside its end; none for a thin line without a name.
+        dash: which line style: it tells apart runs of one algorithm.
     """
 
-    name: str
+    algorithm: str
     rows: Sequence[Mapping[str, float]]
-    note: str = ""
+    text: str = ""
+    dash: int = 0
 
-    @property
-    def colour(self) -> str:
-        """The algorithm's, the same in every picture."""
-        return _COLOURS.get(self.name, _OTHERS)
+    def points(self, x: str = "bytes") -> np.ndarray:
+        """(bytes or steps, accuracy) [n, 2], from the first models sent on.
 
-    @property
-    def points(self) -> list[tuple[float, float]]:
-        """(bytes, accuracy) of each evaluation after anything was sent."""
-        return [
-            (results.paper_bytes(row), row["test_accuracy"])
-            for row in self.rows
-            if results.paper_bytes(row) > 0
+        Before them a few numbers may have been sent; if nothing else ever
+        was, from those on.
+        """
+        sent = [row for row in self.rows if results.sent_bytes(row) > 0]
+        found = [
+            (
+                results.sent_bytes(row) if x == "bytes" else row["step"],
+                row["test_accuracy"],
+            )
+            for row in [row for row in sent if row["syncs"] > 0] or sent
         ]
+        return np.array(found, float).reshape(-1, 2)
+
+
+class _Accuracies(ticker.MaxNLocator):
+    """Ticks at round accuracies, none above 1."""
+
+    def tick_values(self, vmin, vmax):
+        return super().tick_values(vmin, min(vmax, 1.0))
 
 
 def draw(
     curves: Sequence[Curve], target: float, title: str, path: pathlib.Path
 ) -> None:
-    """Saves the picture as a PNG.
+    """Saves accuracy against bytes as a PNG; see `accuracy`."""
+    with style.drawing():
+        accuracy(curves, target, title).savefig(path)
+
+
+def accuracy(
+    curves: Sequence[Curve], target: float, title: str, x: str = "bytes"
+) -> Figure:
+    """Draws the curves.
 
     Args:
         curves: of the runs to compare; those without a point are left out.
         target: test accuracy that all should pass, a dashed line.
         title: what was trained, on whose data.
-        path: of the PNG.
+        x: "bytes" or "steps".
     """
-    curves = [curve for curve in curves if curve.points]
-    figure = Figure(figsize=(7.5, 4.6), dpi=160, layout="constrained")
+    curves = [curve for curve in curves if len(curve.points())]
+    figure = style.figure(6.4, 4.2)
     axes = figure.add_subplot()
     for curve in curves:
-        axes.plot(
-            *zip(*curve.points, strict=True),
-            "o-",
-            color=curve.colour,
-            markersize=3.5,
-            linewidth=1.6,
+        _line(axes, curve, x)
+    _frame(axes, curves, target, title, x)
+    ends = [
+        labels.Label(
+            *curve.points(x)[-1],
+            curve.text,
+            style.LOOKS[curve.algorithm].colour,
         )
-    _frame(axes, curves, target, title)
-    _name(axes, curves, target)
-    figure.savefig(path)
+        for curve in curves
+        if curve.text
+    ]
+    if len(ends) > _DIRECT:
+        _legend(figure, curves)
+    else:
+        under = np.concatenate([curve.points(x) for curve in curves])
+        labels.label_near(axes, ends, under)
+    return figure
+
+
+def _legend(figure: Figure, curves: Sequence[Curve]) -> None:
+    """Names below the axes, in the order of the bytes sent."""
+    named = [curve for curve in curves if curve.text]
+    named.sort(key=lambda curve: curve.points()[-1, 0])
+    handles = [
+        lines.Line2D(
+            [], [],
+            color=style.LOOKS[curve.algorithm].colour,
+            linestyle=style.dashes(curve.dash),
+            marker=style.LOOKS[curve.algorithm].marker,
+            label=curve.text.replace("\n", ": "),
+        )
+        for curve in named
+    ]  # fmt: skip
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+        handlelength=3.2,
+        columnspacing=1.6,
+    )
+
+
+def _line(axes: Any, curve: Curve, x: str) -> None:
+    look, named = style.LOOKS[curve.algorithm], bool(curve.text)
+    axes.plot(
+        *curve.points(x).T,
+        color=look.colour,
+        linestyle=style.dashes(curve.dash),
+        linewidth=1.6 if named else 0.7,
+        alpha=1 if named else 0.45,
+        zorder=3 if named else 2,
+    )
+    axes.plot(
+        *curve.points(x)[-1],
+        look.marker,
+        color=look.colour,
+        markersize=6 if named else 3,
+        markeredgecolor=style.PAPER,
+        markeredgewidth=0.6,
+        zorder=4,
+        clip_on=False,
+    )
 
 
 def _frame(
-    axes: Any, curves: Sequence[Curve], target: float, title: str
+    axes: Any, curves: Sequence[Curve], target: float, title: str, x: str
 ) -> None:
     """Scales, units, the target and as little ink as possible."""
-    sent, reached = zip(*(p for c in curves for p in c.points), strict=True)
-    axes.set_xscale("log")
-    axes.set_xlim(min(sent) / 1.6, max(sent) * 2.2)
-    axes.xaxis.set_major_formatter(ticker.EngFormatter("B"))
-    axes.set_xlabel("bytes sent by all workers until then (log scale)")
-    ends = [curve.points[-1][1] for curve in curves]
+    across, reached = np.concatenate([c.points(x) for c in curves]).T
+    if x == "bytes":
+        style.log_axis(axes.xaxis, across, "B")
+        axes.set_xlabel("sent by all workers until then (log scale)")
+    else:
+        axes.set_xlim(0, across.max() * 1.12)
+        axes.set_xlabel("in-parallel steps")
+    ends = [curve.points(x)[-1, 1] for curve in curves]
     floor = min(
         max(min(reached), target - 3 * (1 - target) - 0.1), *ends, target
     )
-    room = max(1.0 - floor, 0.05) * 0.2
+    direct = sum(bool(curve.text) for curve in curves) <= _DIRECT
+    room = max(1.0 - floor, 0.05) * (0.16 if direct else 0.08)
     axes.set_ylim(floor - room / 4, max(target, max(reached)) + room)
+    # No accuracy is above 1, though names may stand there.
+    axes.yaxis.set_major_locator(_Accuracies(6, steps=[1, 2, 5, 10]))
     axes.set_ylabel("test accuracy")
-    axes.axhline(target, color=_INK, linestyle=(0, (4, 3)), linewidth=0.9)
+    axes.axhline(
+        target, color=style.MUTED, linestyle=(0, (4, 3)), linewidth=0.9
+    )
     axes.annotate(
         f"target {target:g}",
         (0, target),
         xycoords=("axes fraction", "data"),
         xytext=(4, 3),
         textcoords="offset points",
-        color=_INK,
-        fontsize=9,
+        color=style.MUTED,
+        fontsize=8,
     )
-    axes.set_title(title, loc="left", fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="both", color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _name(axes: Any, curves: Sequence[Curve], target: float) -> None:
-    """Writes each curve's name near its end, where it hides least."""
-    to_axes = axes.transData + axes.transAxes.inverted()
-    points = [p for c in curves for p in to_axes.transform(c.points)]
-    _, target_height = to_axes.transform((1, target))
-    taken = [_Box(0, target_height, 0.13, 0.05)]  # what _frame wrote there
-    ends = [(*to_axes.transform(c.points[-1]), c) for c in curves]
-    for x, y, curve in sorted(ends, key=lambda end: end[:2]):
-        boxes = [_Box(x + dx, y + dy) for dx, dy in _PLACES]
-        best = min(boxes, key=lambda box: box.hides(taken, points))
-        taken.append(best)
-        left = best.x < x - best.width / 2
-        axes.text(
-            best.x + best.width * left,
-            best.y,
-            "\n".join(filter(None, [curve.name, curve.note])),
-            transform=axes.transAxes,
-            ha="right" if left else "left",
-            va="bottom",
-            color=curve.colour,
-            fontsize=9,
-            linespacing=1.15,
-            in_layout=False,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Box:
-    """Where a name may stand, in fractions of the axes."""
-
-    x: float
-    y: float
-    width: float = 0.2
-    height: float = 0.1
-
-    def hides(self, taken: Sequence["_Box"], points: Sequence) -> int:
-        """How bad: other names, the edges, and points of curves under it."""
-        outside = not (0 <= self.x <= 1 - self.width and 0 <= self.y <= 0.92)
-        names = sum(
-            self.x < box.x + box.width
-            and box.x < self.x + self.width
-            and self.y < box.y + box.height
-            and box.y < self.y + self.height
-            for box in taken
-        )
-        under = sum(
-            0 <= x - self.x <= self.width and 0 <= y - self.y <= self.height
-            for x, y in points
-        )
-        return 100 * (outside + names) + under
-
-
-# From a curve's end to its name's lower left corner, the best first.
-_PLACES = [
-    (-0.17, 0.03), (0.02, -0.13), (-0.02, 0.03),
-    *((dx, dy / 20) for dy in range(2, 16) for dx in (-0.1, 0.02, -0.2)),
-    *((0.03, -dy / 20) for dy in range(3, 16)),
-]  # fmt: skip
+    axes.set_title(title)

@@ -8,23 +8,35 @@ Runs are compared by their steps and completed synchronisations to the target;
 ours are medians over the seeds, with the smallest and largest beside them.
 """
 
+import argparse
 import csv
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from absl import app, flags
-
 from experiments import summary
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("summary", None, "CSV that experiments.run wrote.")
-flags.DEFINE_string("published", None, "CSV of the authors' runs.")
-
 MODELS = {"lenet5_mnist": "LeNet-5", "vgg16star_mnist": "VGG16*"}
-SPLITS = {"iid": "IID"}
+SPLITS = {
+    "iid": "IID",
+    "label:0": 'label "0" non-IID',
+    "sorted:0.6": "60% sorted",
+}
+_COLUMNS = (
+    "model", "distribution", "K", "strategy", "theta", "target", "reached",
+    "steps", "syncs_completed",
+)  # fmt: skip
 
 Key = tuple  # task, split, K, algorithm, theta, target
 Run = Mapping[str, object]
+
+
+def key(run: Run) -> Key:
+    """What a run of ours and a published one have in common."""
+    return (
+        *(run[name] for name in ("task", "split", "workers", "algorithm")),
+        float(run["theta"] or 0),
+        run["target_accuracy"],
+    )
 
 
 def grouped(rows: Iterable[Run], sampling: str) -> dict[Key, list[Run]]:
@@ -32,19 +44,26 @@ def grouped(rows: Iterable[Run], sampling: str) -> dict[Key, list[Run]]:
     groups: dict[Key, list[Run]] = {}
     for row in rows:
         if row["sampling"] == sampling:
-            theta = float(row["theta"] or 0)
-            key = (
-                *(row[name] for name in ("task", "split", "workers")),
-                row["algorithm"],
-                theta,
-                row["target_accuracy"],
-            )
-            groups.setdefault(key, []).append(row)
+            groups.setdefault(key(row), []).append(row)
     return dict(sorted(groups.items()))
 
 
 def published(path: str) -> dict[Key, tuple[int, int]]:
-    """(steps, syncs) of the authors' runs that reached their target."""
+    """(steps, syncs) of the authors' runs that reached their target.
+
+    Raises:
+        ValueError: a CSV that lacks a column or has what is no number there.
+    """
+    try:
+        return _published(path)
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"--published={path} cannot be read ({error}); give a CSV with "
+            f"the columns {', '.join(_COLUMNS)}"
+        ) from error
+
+
+def _published(path: str) -> dict[Key, tuple[int, int]]:
     models = {model: task for task, model in MODELS.items()}
     splits = {split: spec for spec, split in SPLITS.items()}
     found = {}
@@ -53,7 +72,7 @@ def published(path: str) -> dict[Key, tuple[int, int]]:
             task = models.get(row["model"])
             split = splits.get(row["distribution"])
             if task and split and row["reached"] == "1":
-                key = (
+                where = (
                     task,
                     split,
                     int(row["K"]),
@@ -61,7 +80,7 @@ def published(path: str) -> dict[Key, tuple[int, int]]:
                     float(row["theta"]),
                     float(row["target"]),
                 )
-                found[key] = int(row["steps"]), int(row["syncs_completed"])
+                found[where] = int(row["steps"]), int(row["syncs_completed"])
     return found
 
 
@@ -80,9 +99,9 @@ def table(rows: Iterable[Run], path: str, sampling: str) -> list[str]:
         "| ratio | syncs published | syncs ours | ratio |",
         "|---" * 10 + "|",
     ]
-    for key, runs in grouped(rows, sampling).items():
-        _, _, workers, algorithm, theta, _ = key
-        steps, syncs = theirs.get(key, (0, 0))
+    for setting, runs in grouped(rows, sampling).items():
+        _, _, workers, algorithm, theta, _ = setting
+        steps, syncs = theirs.get(setting, (0, 0))
         reached = [run for run in runs if run["reached"]]
         if not reached:
             continue
@@ -97,14 +116,21 @@ def table(rows: Iterable[Run], path: str, sampling: str) -> list[str]:
     return lines
 
 
-def main(argv: Sequence[str]) -> None:
+def main() -> None:
     """Prints a table for each way of sampling."""
-    rows = list(summary.read(FLAGS.summary).values())
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--summary", required=True, help="CSV that experiments.run wrote"
+    )
+    parser.add_argument(
+        "--published", required=True, help="CSV of the authors' runs"
+    )
+    options = parser.parse_args()
+    rows = list(summary.read(options.summary).values())
     for sampling in sorted({row["sampling"] for row in rows}):
         print(f"\n--sampling={sampling}\n")
-        print("\n".join(table(rows, FLAGS.published, sampling)))
+        print("\n".join(table(rows, options.published, sampling)))
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["summary", "published"])
-    app.run(main)
+    main()

@@ -2,7 +2,8 @@
 
 RESULTS_DIR/RUN_ID/ has config.json, metrics.csv (a row per evaluation) and
 syncs.csv (a row per synchronisation) from the start; rows are written at once,
-so that a run that is stopped leaves what it measured. summary.json comes last.
+so that a run that is stopped leaves what it measured. At the end course.npz
+has the variance and theta of each step, float32 [steps]; summary.json is last.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ import numpy as np
 
 from experiments import provenance
 
+# What config.json says of the files; a run of another format is not read.
+FORMAT = 1
 METRICS = (
     "step", "epoch", "syncs", "checks", "state_bytes", "model_bytes",
     "paper_state_bytes", "paper_model_bytes", "eval_bytes", "wire_bytes",
@@ -46,8 +49,9 @@ class RunFolder:
     ):
         self.path = pathlib.Path(results_dir) / run_id
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "summary.json").unlink(missing_ok=True)
-        write_json(self.path / "config.json", config)
+        for old in ("summary.json", "course.npz"):
+            (self.path / old).unlink(missing_ok=True)
+        write_json(self.path / "config.json", {"format": FORMAT, **config})
         self._metrics = _Table(self.path / "metrics.csv", METRICS)
         self._syncs = _Table(self.path / "syncs.csv", SYNCS)
 
@@ -58,6 +62,11 @@ class RunFolder:
     def synchronisation(self, row: Mapping[str, object]) -> None:
         """Adds one of the library's synchronisations to syncs.csv."""
         self._syncs.add(row)
+
+    def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
+        """Writes what the library knows of each step, float32 [steps]."""
+        with open(self.path / "course.npz", "wb") as file:
+            np.savez_compressed(file, variance=variance, theta=theta)
 
     def finish(self, summary: Mapping[str, object]) -> None:
         """Writes, last, summary.json: its being there is done."""
@@ -100,6 +109,9 @@ class NoFolder(contextlib.nullcontext):
     def synchronisation(self, row: Mapping[str, object]) -> None:
         """Does nothing."""
 
+    def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
+        """Does nothing."""
+
     def finish(self, summary: Mapping[str, object]) -> None:
         """Does nothing."""
 
@@ -135,9 +147,9 @@ def first_above(
     return next((row for row in rows if passes(row, target)), None)
 
 
-def paper_bytes(row: Mapping[str, object]) -> int:
-    """State and model bytes as the paper counts them."""
-    return int(row["paper_state_bytes"]) + int(row["paper_model_bytes"])
+def sent_bytes(row: Mapping[str, object]) -> int:
+    """State and model bytes that were sent, the models up and down."""
+    return int(row["state_bytes"]) + int(row["model_bytes"])
 
 
 def summarise(
@@ -163,10 +175,10 @@ def summarise(
     hit, last = first_above(rows, target), rows[-1]
     values = (
         hit is not None,
-        *(hit and (hit["step"], hit["syncs"], paper_bytes(hit),
+        *(hit and (hit["step"], hit["syncs"], sent_bytes(hit),
                    hit["wire_bytes"]) or (None,) * 4),
         max(row["val_accuracy"] for row in rows),
-        last["step"], last["syncs"], last["checks"], paper_bytes(last),
+        last["step"], last["syncs"], last["checks"], sent_bytes(last),
         worker_steps_per_second, provenance.peak_rss_bytes(), seconds,
     )  # fmt: skip
     return dict(zip(SUMMARY, values, strict=True))

@@ -61,8 +61,8 @@ flags.DEFINE_string(
     "split",
     None,
     "Who has which data: iid, sorted:FRACTION, label:LABEL[,LABEL], "
-    "dirichlet:ALPHA, shards:PER_WORKER or natural (default: iid; natural for "
-    "cnn_femnist).",
+    "dirichlet:ALPHA, sizes:ALPHA, shards:PER_WORKER or natural (default: iid; "
+    "natural for cnn_femnist).",
 )
 flags.DEFINE_integer(
     "epochs",
@@ -77,7 +77,7 @@ flags.DEFINE_float(
     "target_accuracy",
     None,
     "Test accuracy to pass, between 0 and 1 "
-    f"({_each(0.95, 0.98, 0.994, 0.78, 0.78, 0.76, 0.87, 0.5, 0.7, 0.8)}).",
+    f"({_each(0.95, 0.98, 0.994, 0.78, 0.78, 0.76, 0.87, 0.5, 0.7, 0.78)}).",
 )
 flags.DEFINE_boolean("stop", True, "End a run when it passes the target.")
 flags.DEFINE_integer("seed", 0, "Of the weights, the order of data, the split.")
@@ -96,7 +96,7 @@ flags.DEFINE_float(
     None,
     "Of the workers' optimizer: the task's, which is Adam, for DenseNet SGD "
     "with momentum, for ConvNeXtLarge AdamW ("
-    f"{_each(0.002, 0.001, 0.001, 0.1, 0.1, 5e-5, 0.002, 0.002, 0.002, 0.001)}"
+    f"{_each(0.002, 0.001, 0.001, 0.1, 0.1, 5e-5, 0.002, 0.002, 0.002, 0.002)}"
     "), or SGD (default: 0.0316 for fedavgm, 0.01 for fedadam and fedyogi).",
 )
 flags.DEFINE_float(

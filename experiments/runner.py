@@ -242,6 +242,7 @@ class _Job:
                 worker_steps_per_second=history.worker_steps_per_second,
                 seconds=history.seconds,
             )
+            folder.course(history.variance, history.theta)
             folder.finish(values)
         if self.chief and self.flags["summary"]:
             summary.append(self.flags["summary"], settings, values)

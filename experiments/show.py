@@ -142,7 +142,7 @@ def _cells(algorithm: str, row: Mapping[str, Any]) -> list[str]:
         "" if accuracy is None else f"{accuracy:.4f}",
         against,
         str(row["syncs"]),
-        readable_bytes(results.paper_bytes(row)),
+        readable_bytes(results.sent_bytes(row)),
     ]
 
 

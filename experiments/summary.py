@@ -43,8 +43,8 @@ def read(path: str | None) -> dict[str, dict[str, object]]:
             }
     except (OSError, ValueError, csv.Error) as error:
         raise ValueError(
-            f"--summary={path} is not a summary that this program wrote "
-            f"({error}); give another file, or one that does not exist"
+            f"{path} is not a summary that this program wrote ({error}); give "
+            "another file, or one that does not exist"
         ) from error
 
 

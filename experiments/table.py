@@ -8,7 +8,7 @@ from typing import Any
 from rich import box, console
 from rich import table as rich_table
 
-from experiments import config, picture, results, show
+from experiments import config, picture, results, show, style
 from experiments.config import Settings
 from experiments.tasks import TASKS
 
@@ -55,11 +55,13 @@ def draw(runs: Runs, folder: pathlib.Path) -> pathlib.Path | None:
     settings = runs[0][0]
     curves = [
         picture.Curve(
-            run.algorithm, results.read_metrics(folder / run.run_id), text
+            run.algorithm,
+            results.read_metrics(folder / run.run_id),
+            f"{style.LOOKS[run.algorithm].name}\n{text}",
         )
         for (run, _), text in zip(runs, sent(runs), strict=True)
     ]
-    if not any(curve.points for curve in curves):
+    if not any(len(curve.points()) for curve in curves):
         return None
     path = folder / picture_name([run for run, _ in runs])
     picture.draw(curves, settings.target_accuracy, _title(settings), path)

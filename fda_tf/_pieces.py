@@ -11,6 +11,7 @@ SPECS = (
     "label:0",
     "label:0,8",
     "dirichlet:0.3",
+    "sizes:1",
     "shards:2",
     "natural",
 )

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import payloads, plan
+from fda_tf import payloads, plan, thetas
 from fda_tf import replicas as replicas_lib
 from fda_tf.callback_list import put_first
 from fda_tf.checkpoint import Checkpoint
@@ -22,7 +22,6 @@ from fda_tf.sync import (
     Schedule,
     VarianceThreshold,
 )
-from fda_tf.thetas import ThetaSchedule
 
 
 class Averaging(keras.callbacks.Callback):
@@ -166,6 +165,9 @@ class Averaging(keras.callbacks.Callback):
             self._fit = None
 
 
+_ONE_EPOCH = Every(epochs=1)
+
+
 class FDA(Averaging):
     """Federated Dynamic Averaging inside `model.fit`.
 
@@ -173,10 +175,11 @@ class FDA(Averaging):
 
     Args:
       theta: of the variance, at least 0, in squared units of the weights; or
-        what sets it, as `VarianceThreshold` takes it.
+        what sets it: "auto", or as in `VarianceThreshold`.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: the longest interval without a synchronisation; by default one
-        epoch. None for no limit.
+        epoch, and none for "auto" and other goals of `fda_tf.thetas`, which
+        have a limit of their own. None for no limit.
       check_every: steps from one check to the next, or `CheckWhenPossible`.
       overlap: whether a state travels while the next step computes.
       **options: the other arguments of `Averaging`.
@@ -195,14 +198,16 @@ class FDA(Averaging):
 
     def __init__(
         self,
-        theta: float | str | Schedule | ThetaSchedule = 1.5,
+        theta: float | str | Schedule | thetas.ThetaSchedule = 1.5,
         monitor: str | Monitor = "sketch",
         *,
-        cap: Every | None = Every(epochs=1),  # noqa: B008 - it is frozen
+        cap: Every | None = _ONE_EPOCH,
         check_every: int | CheckEvery | CheckWhenPossible = 1,
         overlap: bool = False,
         **options: Any,
     ):
+        if cap is _ONE_EPOCH and thetas.get(theta).measures:
+            cap = None  # it was not given, and would end all rounds
         sync = VarianceThreshold(theta, monitor, cap, check_every, overlap)
         super().__init__(sync, **options)
 

@@ -166,6 +166,31 @@ def dirichlet(
     return _pieces.by_owner(owner, workers)
 
 
+def sizes(n: int, workers: int, alpha: float, seed: int = 0) -> Pieces:
+    """Deals the shuffled set in pieces of random sizes: much data, or little.
+
+    Shares p ~ Dirichlet(alpha, ..., alpha) over the K workers are drawn, and
+    the set is dealt by them whatever the labels, as `dirichlet` deals each.
+
+    Args:
+        n: number of samples.
+        workers: K, number of pieces; at most n.
+        alpha: concentration, above 0; 0.1 is very uneven, 100 nearly even.
+        seed: of the shares and of the shuffle.
+
+    Returns:
+        K int64 arrays in ascending order, of unequal sizes, none empty.
+
+    Raises:
+        ValueError: alpha not positive and finite, or K is below 1 or above n.
+
+    Example:
+        >>> sorted(len(piece) for piece in sizes(100, workers=3, alpha=0.5))
+        [1, 43, 56]
+    """
+    return dirichlet(np.zeros(n, np.int64), workers, alpha, seed)
+
+
 def shards(
     labels: ArrayLike, workers: int, per_worker: int, seed: int = 0
 ) -> Pieces:
@@ -249,13 +274,14 @@ def split(
     """Cuts a set as a short text says, for instance `sorted:0.6`.
 
     `iid`, `sorted:FRACTION`, `label:LABEL[,LABEL...]`, `dirichlet:ALPHA`,
-    `shards:PER_WORKER` and `natural` call the functions of this module.
+    `sizes:ALPHA`, `shards:PER_WORKER` and `natural` call the functions of
+    this module.
 
     Args:
         spec: the kind of split and its value; `SPECS` has an example of each.
         labels: integers [n].
         workers: K, number of pieces; at most n.
-        seed: of the random kinds (dirichlet and shards).
+        seed: of the random kinds (dirichlet, sizes and shards).
         clients: integers [n], the client of each sample; natural needs it.
 
     Returns:
@@ -285,6 +311,10 @@ def split(
         case "dirichlet":
             return dirichlet(
                 labels, workers, _pieces.read(float, text, spec), seed
+            )
+        case "sizes":
+            return sizes(
+                len(labels), workers, _pieces.read(float, text, spec), seed
             )
         case "shards":
             return shards(labels, workers, _pieces.read(int, text, spec), seed)

@@ -201,8 +201,8 @@ class VarianceThreshold(Policy):
 
     Args:
       theta: at least 0, in squared units of the weights; infinity never
-        synchronises. Or what sets it: a `fda_tf.thetas.ThetaSchedule`, a
-        `keras.optimizers.schedules.LearningRateSchedule` of the step, or a
+        synchronises. Or what sets it: "auto", a `fda_tf.thetas.ThetaSchedule`,
+        a `keras.optimizers.schedules.LearningRateSchedule` of the step, or a
         name in `fda_tf.thetas.RULES`.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: an `Every`: the longest interval without a synchronisation.
@@ -239,6 +239,11 @@ class VarianceThreshold(Policy):
                 "fda_tf.Every(epochs=...)."
             )
         object.__setattr__(self, "monitor", monitors.get(self.monitor))
+        if schedule.measures and isinstance(self.monitor, monitors.MaxMonitor):
+            raise ValueError(
+                f"theta={schedule} with monitor='max', which tells no variance "
+                "to learn from. Take another monitor, or give theta a number."
+            )
         if not isinstance(self.check_every, (CheckEvery, CheckWhenPossible)):
             every = CheckEvery(self.check_every)
             object.__setattr__(self, "check_every", every)

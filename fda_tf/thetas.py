@@ -5,7 +5,6 @@ each synchronisation. It sees the step, the interval and the estimate of the
 variance, which are the same on all workers, so that theta stays so, too.
 """
 
-import abc
 import math
 from typing import Any
 
@@ -13,69 +12,27 @@ import keras
 import tensorflow as tf
 
 from fda_tf import checks
+from fda_tf.theta_goals import Auto, FdaOpt, TargetBytes, TargetInterval
+from fda_tf.theta_schedule import Job, ThetaSchedule
+
+__all__ = [
+    "RULES",
+    "Auto",
+    "FdaOpt",
+    "Fixed",
+    "FollowRate",
+    "Job",
+    "PerParameter",
+    "Scheduled",
+    "TargetBytes",
+    "TargetInterval",
+    "ThetaSchedule",
+    "Without",
+    "get",
+]
 
 # The authors' rule of thumb, per parameter; fitted to CNNs from scratch.
 RULES = {"fl": 4.91e-5, "balanced": 3.89e-5, "hpc": 2.74e-5}
-
-
-class ThetaSchedule(abc.ABC):
-    """The contract: theta at the start, after a step, at a synchronisation.
-
-    `after_step` and `synchronised` run inside the compiled loop, on every
-    worker alike.
-
-    Example:
-      One of one's own: theta that halves at each synchronisation.
-
-      >>> class Halving(ThetaSchedule):
-      ...     def start(self, parameters):
-      ...         return 8.0
-      ...     def synchronised(self, theta, step, interval, estimate):
-      ...         return theta / 2
-      >>> schedule = Halving()
-      >>> float(schedule.synchronised(tf.constant(8.0), 1, 1, 9.0))
-      4.0
-    """
-
-    @abc.abstractmethod
-    def start(self, parameters: int) -> float:
-        """Returns the first theta, for a model of so many parameters."""
-
-    def after_step(
-        self, theta: tf.Tensor, step: tf.Tensor, interval: tf.Tensor
-    ) -> tf.Tensor:
-        """Returns theta for the step to come.
-
-        Args:
-          theta: as it is, float32.
-          step: steps done, int64.
-          interval: of these, since the last synchronisation.
-        """
-        del step, interval
-        return theta
-
-    def synchronised(
-        self,
-        theta: tf.Tensor,
-        step: tf.Tensor,
-        interval: tf.Tensor,
-        estimate: tf.Tensor,
-    ) -> tf.Tensor:
-        """Returns theta for the round to come.
-
-        Args:
-          theta: as it is, float32.
-          step: steps done, int64.
-          interval: the steps of the round that ends.
-          estimate: of the variance at its end; NaN without a check.
-        """
-        del step, interval, estimate
-        return theta
-
-    def __repr__(self) -> str:
-        shown = {k: v for k, v in vars(self).items() if k[0] != "_"}
-        settings = ", ".join(f"{k}={_words(v)}" for k, v in shown.items())
-        return f"{type(self).__name__}({settings})"
 
 
 class Fixed(ThetaSchedule):
@@ -89,14 +46,14 @@ class Fixed(ThetaSchedule):
         what = "a number of at least 0, in squared units of the weights"
         self.theta = checks.real("theta", theta, 0.0, what)
 
-    def start(self, parameters):
+    def start(self, job):
         return self.theta
 
 
 class Without(ThetaSchedule):
     """No theta, where nothing is checked: NaN."""
 
-    def start(self, parameters):
+    def start(self, job):
         return math.nan
 
 
@@ -112,7 +69,7 @@ class Scheduled(ThetaSchedule):
         what = "a number of at least 0"
         checks.real("theta at step 0", float(schedule(0)), 0.0, what)
 
-    def start(self, parameters):
+    def start(self, job):
         return float(self.schedule(0))
 
     def after_step(self, theta, step, interval):
@@ -130,7 +87,7 @@ class PerParameter(ThetaSchedule):
         "balanced", "hpc" for fast ones.
 
     Example:
-      >>> round(PerParameter("balanced").start(61_706), 2)
+      >>> round(PerParameter("balanced").start(Job(61_706, 5, None)), 2)
       2.4
 
     Source: Theologitis et al., Federated Dynamic Averaging, EDBT 2025.
@@ -139,14 +96,14 @@ class PerParameter(ThetaSchedule):
     def __init__(self, c: float | str = "balanced"):
         if isinstance(c, str) and c not in RULES:
             raise ValueError(
-                f"Unknown rule {c!r} for theta. Known: {', '.join(RULES)}; or "
-                "give c itself, theta per parameter."
+                f"Unknown rule {c!r} for theta. Known: {', '.join(RULES)}, and "
+                "theta='auto'; or give c itself, theta per parameter."
             )
         number = RULES.get(c, c) if isinstance(c, str) else c
         self.c = checks.real("c", number, 1e-30, "a number above 0")
 
-    def start(self, parameters):
-        return self.c * parameters
+    def start(self, job):
+        return self.c * job.parameters
 
 
 class FollowRate(ThetaSchedule):
@@ -173,7 +130,7 @@ class FollowRate(ThetaSchedule):
         checks.real("the learning rate at step 0", first, 1e-30, "above 0")
         self.rate, self._first = rate, first
 
-    def start(self, parameters):
+    def start(self, job):
         return self.theta
 
     def after_step(self, theta, step, interval):
@@ -181,84 +138,20 @@ class FollowRate(ThetaSchedule):
         return self.theta * share**2
 
 
-class TargetInterval(ThetaSchedule):
-    """A theta that holds the mean interval near a goal of H steps.
-
-    The first round is one step; its variance v gives theta = v H. From then
-    on, at the end of a round of t steps,
-
-        theta <- theta (H / t)^g,  by a factor of 1 / r to r at once.
-
-    Where the variance grows as t^p, log(H / t) shrinks by the factor
-    1 - g / p from round to round: g = 0.5 is stable for all p above 1/4, and
-    without overshoot from p = 1/2 on. A round that lasts longer than 2 H
-    steps (starvation: drifts that vanish) lowers theta in each step so that
-    it is halved every H steps. NaN changes nothing.
-
-    Args:
-      steps: H, at least 1.
-      gain: g, above 0 and at most 1.
-      most: r, the largest factor at once, above 1.
-
-    Raises:
-      ValueError: for a goal that no theta can meet.
-
-    Example:
-      >>> schedule = TargetInterval(steps=16)
-      >>> theta = tf.constant(2.0)
-      >>> float(schedule.synchronised(theta, 100, 4, 2.1))  # too often
-      4.0
-    """
-
-    def __init__(self, steps: float, gain: float = 0.5, most: float = 4.0):
-        what = "a number of steps, at least 1"
-        self.steps = checks.real("TargetInterval: steps", steps, 1.0, what)
-        self.gain = checks.real("TargetInterval: gain", gain, 1e-6, "above 0")
-        self.most = checks.real("TargetInterval: most", most, 1.001, "above 1")
-        if math.isinf(self.steps) or self.gain > 1 or math.isinf(self.most):
-            raise ValueError(
-                f"TargetInterval(steps={steps}, gain={gain}, most={most}): "
-                "expected finite numbers, and a gain of at most 1."
-            )
-
-    def start(self, parameters):
-        return 0.0
-
-    def after_step(self, theta, step, interval):
-        starving = tf.cast(interval, tf.float32) > 2.0 * self.steps
-        return tf.where(starving, theta * 2.0 ** (-1.0 / self.steps), theta)
-
-    def synchronised(self, theta, step, interval, estimate):
-        interval = tf.cast(interval, tf.float32)
-        factor = (self.steps / interval) ** self.gain
-        factor = tf.clip_by_value(factor, 1.0 / self.most, self.most)
-        first = estimate * self.steps / interval
-        new = tf.where(theta > 0, theta * factor, first)
-        # The smallest normal number: what is 0 would be taken for the start.
-        new = tf.maximum(new, 1.2e-38)
-        return tf.where(tf.math.is_finite(new), new, theta)
-
-
 def get(theta: Any) -> ThetaSchedule:
-    """Returns the schedule that a number or a Keras schedule stands for.
+    """Returns the schedule that a number, a name or Keras' schedule stands for.
 
     Raises:
       ValueError: for what is none of them.
 
     Example:
-      >>> get(1.5), get("fl")
-      (Fixed(theta=1.5), PerParameter(c=4.91e-05))
+      >>> get(1.5), get("fl"), get("auto")
+      (Fixed(theta=1.5), PerParameter(c=4.91e-05), Auto())
     """
     if isinstance(theta, ThetaSchedule):
         return theta
     if isinstance(theta, keras.optimizers.schedules.LearningRateSchedule):
         return Scheduled(theta)
     if isinstance(theta, str):
-        return PerParameter(theta)
+        return Auto() if theta == "auto" else PerParameter(theta)
     return Fixed(theta)
-
-
-def _words(value: Any) -> str:
-    if hasattr(value, "get_config"):
-        return f"{type(value).__name__}({value.get_config()})"
-    return repr(value)

@@ -76,7 +76,8 @@ class Loop:
         self.interval = _counter("interval")
         self.syncs = _counter("syncs")
         self._schedule = thetas.get(sync.theta)
-        theta = self._schedule.start(group.layout.size)
+        job = thetas.Job(group.layout.size, workers.count, epoch)
+        theta = self._schedule.start(job)
         self.theta = tf.Variable(
             theta, trainable=False, dtype=tf.float32, name="theta"
         )

@@ -128,7 +128,9 @@ def test_equal_splits_differ_by_one_sample_at_most(spec, workers):
     assert max(sizes) - min(sizes) <= 1
 
 
-@pytest.mark.parametrize("spec", ["dirichlet:0.01", "shards:1", "natural"])
+@pytest.mark.parametrize(
+    "spec", ["dirichlet:0.01", "sizes:0.01", "shards:1", "natural"]
+)
 def test_as_many_workers_as_samples_leaves_none_empty(spec):
     pieces = partition.split(spec, LABELS[:30], 30, clients=np.arange(30))
     assert [len(piece) for piece in pieces] == [1] * 30
@@ -143,7 +145,7 @@ def test_same_seed_same_pieces(spec):
     assert first == second
 
 
-@pytest.mark.parametrize("spec", ["dirichlet:0.3", "shards:2"])
+@pytest.mark.parametrize("spec", ["dirichlet:0.3", "sizes:1", "shards:2"])
 def test_another_seed_deals_otherwise(spec):
     one, two = (listed(partition.split(spec, LABELS, 6, s)) for s in (1, 2))
     assert one != two
@@ -170,6 +172,33 @@ def test_dirichlet_shares_have_the_distribution_s_mean_and_variance():
     # Var p = (1/K)(1 - 1/K) / (K alpha + 1) = 0.0625; bounds of five sigmas.
     assert shares.mean(0) == pytest.approx(np.full(workers, 0.25), abs=0.0625)
     assert shares.var() == pytest.approx(0.0625, rel=0.12)
+
+
+def test_sizes_have_the_distribution_s_variance_and_labels_stay_even():
+    alpha, workers, n = 2.0, 5, 10_000
+    labels = np.arange(n) % 10
+    deals = [partition.sizes(n, workers, alpha, seed) for seed in range(200)]
+    shares = np.array([[len(p) for p in pieces] for pieces in deals]) / n
+    # Var p = (1/K)(1 - 1/K) / (K alpha + 1), of 200 x 5 draws.
+    assert shares.var() == pytest.approx(0.16 / 11, rel=0.2)
+    big = max((p for pieces in deals[:5] for p in pieces), key=len)
+    counts = np.bincount(labels[big])
+    # Hypergeometric: within five standard deviations of an even share.
+    assert np.abs(counts - len(big) / 10).max() < 5 * np.sqrt(len(big) * 0.09)
+
+
+def test_sizes_are_the_more_uneven_the_smaller_alpha():
+    spreads = [
+        np.mean(
+            [
+                np.std([len(p) for p in partition.sizes(1003, 8, alpha, seed)])
+                for seed in range(20)
+            ]
+        )
+        for alpha in (0.1, 1, 10, 1000)
+    ]
+    assert spreads == sorted(spreads, reverse=True)
+    assert spreads[-1] < 0.05 * 1003 / 8
 
 
 def test_shards_give_few_labels_to_each_worker():
@@ -207,7 +236,7 @@ def test_unknown_split_lists_the_known(spec):
 @pytest.mark.parametrize(
     "spec",
     ["sorted", "sorted:", "sorted:x", "label", "label:0,", "label:1.5"]
-    + ["dirichlet", "dirichlet:a", "shards", "shards:2.5"],
+    + ["dirichlet", "dirichlet:a", "sizes", "shards", "shards:2.5"],
 )
 def test_value_that_cannot_be_read_is_named(spec):
     text = spec.partition(":")[2].split(",")[-1]
@@ -221,10 +250,11 @@ def test_fraction_outside_its_range(fraction):
         partition.split(f"sorted:{fraction}", LABELS, 5)
 
 
+@pytest.mark.parametrize("kind", ["dirichlet", "sizes"])
 @pytest.mark.parametrize("alpha", [0, -1, np.nan, np.inf])
-def test_alpha_not_positive(alpha):
+def test_alpha_not_positive(kind, alpha):
     with pytest.raises(ValueError, match="finite number above 0"):
-        partition.split(f"dirichlet:{alpha}", LABELS, 5)
+        partition.split(f"{kind}:{alpha}", LABELS, 5)
 
 
 def test_label_that_is_absent_lists_those_present():

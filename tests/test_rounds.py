@@ -9,6 +9,8 @@ from reference import gradient
 from runs import BATCH, WORKERS, simulate
 
 import fda_tf
+from experiments import datasets
+from experiments.tasks import TASKS
 from fda_tf import data, rounds
 
 RATE = small.RATE
@@ -208,6 +210,31 @@ def test_a_bad_worker_does_not_ruin_the_average(act, payload):
     guarded = loss(bad, guard=fda_tf.Guard(3.0, act), payload=payload)
     assert ruined > 10 * good
     assert guarded < 1.5 * good
+
+
+def test_one_bad_worker_of_ten_does_not_ruin_lenet5():
+    """Its labels are wrong, and its weights a thousand times too large."""
+    task, data = TASKS["lenet5_mnist5000"], datasets.load("mnist5000")
+    x, test = task.inputs(data.x_train, data.x_test)
+    pieces = fda_tf.partition.split("iid", data.y_train, 10)
+    one = np.ones(len(x), np.float32)
+    shards = [(x[i], data.y_train[i], one[i]) for i in pieces]
+    bad = list(shards)
+    bad[3] = (bad[3][0], (bad[3][1] + 1) % 10, 1000 * bad[3][2])
+
+    def accuracy(shards, guard=None):
+        run = fda_tf.simulate(
+            lambda: task.build(0, lambda: keras.optimizers.SGD(0.2)),
+            shards, steps=96, sync=fda_tf.Every(steps=8), guard=guard,
+            validation_data=(test, data.y_test), evaluate_every=96,
+        )  # fmt: skip
+        return run.rows[-1]["val_accuracy"]
+
+    good, ruined = accuracy(shards), accuracy(bad)
+    guarded = [accuracy(bad, fda_tf.Guard(2.0, a)) for a in ("drop", "clip")]
+    assert good > 0.8 and ruined < good - 0.3
+    assert guarded[0] > good - 0.03
+    assert guarded[1] > good - 0.15  # a part of it still counts
 
 
 def test_the_guard_leaves_out_a_worker_that_is_nan():

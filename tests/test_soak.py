@@ -62,7 +62,7 @@ def test_20_kills_at_random_times(tmp_path, data_dir):
     try:
         for start in range(KILLS):
             trains = launched.eventually(
-                lambda s=start: all(steps_of(wild, s, k) for k in (0, 1)), 90
+                lambda s=start: all(steps_of(wild, s, k) for k in (0, 1)), 300
             )
             assert trains, f"start {start}: {job.output}"
             waits.append(chance.uniform(0, 8))

@@ -14,7 +14,7 @@ from experiments import config, results, runner, show, summary, table
 def _row(step, accuracy):
     return {
         "step": step, "syncs": step // 10, "checks": step,
-        "paper_state_bytes": step, "paper_model_bytes": 100 * (step // 10),
+        "state_bytes": step, "model_bytes": 100 * (step // 10),
         "wire_bytes": 7 * step, "val_accuracy": accuracy,
     }  # fmt: skip
 

@@ -27,7 +27,7 @@ PARAMETERS = LARGE | {
     "cnn_femnist": 80 + 1168 + (400 + 1) * 64 + 65 * 62,
     "text_sst2": 4000 * 32 + (3 * 32 + 1) * 32 + 33 * 2,
 }
-FASTER = ("lenet5_mnist5000", "cnn_fashion", "cnn_cifar10", "cnn_femnist")
+SLOWER = ("lenet5_mnist", "vgg16star_mnist")  # the paper's rate
 # Layer names and output shapes, as in the paper's section 4.1.
 LENET5 = [
     ("Conv2D", (28, 28, 6)),
@@ -93,7 +93,7 @@ def test_layers(name, layers):
 def test_compiled_with_adam(name):
     model = TASKS[name].build(seed=0)
     assert isinstance(model.optimizer, keras.optimizers.Adam)
-    rate = 2e-3 if name in FASTER else 1e-3
+    rate = 1e-3 if name in SLOWER else 2e-3
     assert float(model.optimizer.learning_rate) == pytest.approx(rate)
     assert model.optimizer.epsilon == 1e-7
     assert not model.jit_compile

@@ -1,0 +1,289 @@
+"""Theta that holds a goal: an interval, a budget of bytes, FDA-Opt's rule.
+
+All of them measure before they set anything: the first round ends by the
+clock, and its variance gives the first theta. A theta of infinity waits for
+the clock, and a theta of 0 is its bell: the next check synchronises.
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from fda_tf import checks
+from fda_tf.theta_schedule import Job, ThetaSchedule
+
+# Below it, float32 is no longer normal: taken for no variance at all.
+TINY = 1.2e-38
+
+
+class TargetInterval(ThetaSchedule):
+    """A theta that holds the mean interval near a goal of H steps.
+
+    The first round takes H steps; its variance is the first theta. From then
+    on, at the end of a round of t steps,
+
+        theta <- theta (H / t)^g,  by a factor of 1 / r to r at once.
+
+    Where the variance grows as t^p, log(H / t) shrinks by the factor
+    1 - g / p from round to round: g = 0.5 is stable for all p above 1/4, and
+    without overshoot from p = 1/2 on.
+
+    * Starvation (drifts that vanish, a learning rate that drops): no round is
+      longer than 2 H steps. Then the models meet, if they have parted at all,
+      and the variance of that round, times H / t, is the new theta.
+    * Divergence: theta grows by the factor r in a round, at most.
+    * What is not finite, or 0: the next round ends by the clock again.
+
+    Args:
+      steps: H, at least 1; or
+      epochs: H in global epochs, above 0.
+      gain: g, above 0 and at most 1.
+      most: r, the largest factor at once, above 1.
+
+    Raises:
+      ValueError: for a goal that no theta can meet; from `start`, for epochs
+        of data whose length is unknown.
+
+    Example:
+      >>> schedule = TargetInterval(steps=16)
+      >>> theta = tf.constant(2.0)
+      >>> float(schedule.synchronised(theta, 100, 4, 2.1))  # too often
+      4.0
+    """
+
+    measures = True
+
+    def __init__(
+        self,
+        steps: float | None = None,
+        *,
+        epochs: float | None = None,
+        gain: float = 0.5,
+        most: float = 4.0,
+    ):
+        if (steps is None) == (epochs is None):
+            raise ValueError(
+                "TargetInterval() takes steps= or epochs=, one of them; "
+                f"received steps={steps}, epochs={epochs}."
+            )
+        if steps is not None:
+            what = "a number of steps, at least 1"
+            steps = checks.real("TargetInterval: steps", steps, 1.0, what)
+        else:
+            what = "a number of epochs above 0, at least 1e-6"
+            epochs = checks.real("TargetInterval: epochs", epochs, 1e-6, what)
+        self.steps, self.epochs = steps, epochs
+        self.gain = checks.real("TargetInterval: gain", gain, 1e-6, "above 0")
+        self.most = checks.real("TargetInterval: most", most, 1.001, "above 1")
+        if math.isinf(steps or epochs) or gain > 1 or math.isinf(most):
+            raise ValueError(
+                f"{self}: expected finite numbers, and a gain of at most 1."
+            )
+        self._goal = steps
+
+    def start(self, job: Job) -> float:
+        self._goal = self.goal(job)
+        return 0.0 if self._goal <= 1 else math.inf
+
+    def goal(self, job: Job) -> float:
+        """Returns H for a job."""
+        if self.epochs is None:
+            return self.steps
+        return max(1.0, self.epochs * steps_of_an_epoch(self, job))
+
+    def goal_at(self, step: Any) -> Any:
+        """Returns H for a round that begins after so many steps."""
+        del step  # a goal that stays
+        return self._goal
+
+    def after_step(self, theta, step, interval):
+        goal = self.goal_at(step - interval)
+        return bell(theta, interval, goal, 2.0 * goal)
+
+    def synchronised(self, theta, step, interval, estimate):
+        taken = tf.cast(interval, tf.float32)
+        goal, following = self.goal_at(step - interval), self.goal_at(step)
+        factor = (goal / taken) ** self.gain
+        factor = tf.clip_by_value(factor, 1.0 / self.most, self.most)
+        known = tf.logical_and(theta > 0, tf.math.is_finite(theta))
+        held = tf.where(known, theta * factor, estimate * goal / taken)
+        return or_by_clock(held * (following / goal))
+
+
+class TargetBytes(TargetInterval):
+    """A theta that holds the bytes of the models near a budget per step.
+
+    A synchronisation of K models of d weights sends 2 K 4 d bytes, as the
+    paper counts them (up and down), so that the goal is an interval:
+
+        H = 8 K d / (bytes per step),  held by `TargetInterval`.
+
+    The states that are sent to decide are not in the budget, as theta does
+    not change what a check costs; nor is what a payload saves.
+
+    Args:
+      per_step: bytes that all workers together send in a step, in the mean,
+        above 0.
+      gain: as of `TargetInterval`.
+      most: as of `TargetInterval`.
+
+    Raises:
+      ValueError: for a budget of 0 or less; from `start`, for one that is
+        more than synchronising in each step sends.
+
+    Example:
+      >>> budget = TargetBytes(per_step=20_000)
+      >>> budget.goal(Job(parameters=1000, workers=5, epoch=None))
+      2.0
+    """
+
+    def __init__(self, per_step: float, gain: float = 0.5, most: float = 4.0):
+        what = "a number of bytes above 0"
+        self.per_step = checks.real("TargetBytes", per_step, 1e-30, what)
+        super().__init__(1.0, gain=gain, most=most)
+
+    def goal(self, job: Job) -> float:
+        """Returns H for a job."""
+        most = 8 * job.workers * job.parameters
+        if not self.per_step <= most:
+            raise ValueError(
+                f"TargetBytes(per_step={self.per_step:g}): {job.workers} "
+                f"models of {job.parameters} weights send {most} bytes a step "
+                "when they synchronise in each. Give that much or less."
+            )
+        return most / self.per_step
+
+
+class FdaOpt(ThetaSchedule):
+    """FDA-Opt's rule: theta from the variance at the synchronisation.
+
+    After a round of e epochs with the variance v at its end,
+
+        theta <- (E / 2) / e v,
+
+    so that rounds come to E / 2 epochs where the variance grows with the
+    steps. The first round takes one epoch, and none more than E; then the
+    models meet, if they have parted at all.
+
+    The paper checks once an epoch; with `check_every` steps of that size this
+    is the same.
+
+    Args:
+      epochs: E, global epochs in a round at most, above 0.
+
+    Raises:
+      ValueError: for an E out of its range; from `start`, for data whose
+        length is unknown.
+
+    Example:
+      >>> rule = FdaOpt(epochs=4)
+      >>> rule.start(Job(parameters=1000, workers=5, epoch=10))
+      inf
+      >>> float(rule.synchronised(tf.constant(1.0), 30, 10, 3.0))
+      6.0
+
+    Source: FDA-Opt, arXiv 2505.04535.
+    """
+
+    measures = True
+
+    def __init__(self, epochs: float = 2.0):
+        what = "a number of epochs above 0, at least 1e-6"
+        self.epochs = checks.real("FdaOpt: epochs", epochs, 1e-6, what)
+        if math.isinf(self.epochs):
+            raise ValueError(f"FdaOpt: epochs={epochs}: expected {what}.")
+
+    def start(self, job: Job) -> float:
+        self._epoch = steps_of_an_epoch(self, job)
+        return 0.0 if self._epoch <= 1 else math.inf
+
+    def after_step(self, theta, step, interval):
+        return bell(theta, interval, self._epoch, self.epochs * self._epoch)
+
+    def synchronised(self, theta, step, interval, estimate):
+        taken = tf.cast(interval, tf.float32) / self._epoch
+        return or_by_clock(self.epochs / 2.0 / taken * estimate)
+
+
+class Auto(TargetInterval):
+    """A theta for any model and data, without a number: `theta="auto"`.
+
+    `TargetInterval` with a goal that grows: a round is to take as many steps
+    as were done before it, but 1.5 global epochs at least and 4 at most,
+
+        H = min(max(steps done, 1.5 epochs), 4 epochs).
+
+    Where nobody knows how long an epoch is, the least is 64 steps, and there
+    is no most.
+
+    * Starvation, a learning rate that drops: no round is longer than 2 H.
+    * Divergence: theta grows fourfold in a round at most; what is not finite
+      is the loop's error, as with any theta.
+
+    1.5 was chosen on LeNet-5, Fashion-MNIST and SST-2, and then measured on
+    others; experiments/README.md has the figures, and where they fall short.
+
+    Example:
+      >>> auto = Auto()
+      >>> auto.start(Job(parameters=1000, workers=5, epoch=100))
+      inf
+      >>> [float(auto.goal_at(step)) for step in (0, 150, 300, 1000)]
+      [150.0, 150.0, 300.0, 400.0]
+      >>> auto.start(Job(parameters=1000, workers=5, epoch=None))
+      inf
+      >>> [float(auto.goal_at(step)) for step in (0, 150, 300, 1000)]
+      [64.0, 150.0, 300.0, 1000.0]
+    """
+
+    def __init__(self):
+        super().__init__(epochs=1.5)
+
+    def __repr__(self):
+        return "Auto()"
+
+    def goal(self, job):
+        self._longest = math.inf
+        if job.epoch is None:
+            return 64.0
+        self._longest = max(1.0, 4.0 * float(job.epoch))
+        return super().goal(job)
+
+    def goal_at(self, step):
+        step = tf.cast(step, tf.float32)
+        return tf.clip_by_value(step, self._goal, self._longest)
+
+
+def steps_of_an_epoch(schedule: Any, job: Job) -> float:
+    """Returns the steps of a global epoch.
+
+    Raises:
+      ValueError: if they are not known.
+    """
+    if job.epoch is None:
+        raise ValueError(
+            f"{schedule} needs to know how many steps an epoch has, and this "
+            "dataset does not tell (its cardinality is unknown or infinite). "
+            "Use TargetInterval(steps=...), or a number."
+        )
+    return float(job.epoch)
+
+
+def bell(theta, interval, first: float, longest: float):
+    """Returns 0 when a round is to end by the clock, theta if not yet.
+
+    Args:
+      theta: infinity in a round that is to take `first` steps.
+      interval: steps of the round that are done.
+      first: steps.
+      longest: steps that no round is to exceed.
+    """
+    following = tf.cast(interval, tf.float32) + 1.0
+    until = tf.where(tf.math.is_inf(theta), first, longest)
+    return tf.where(following >= until, 0.0, theta)
+
+
+def or_by_clock(theta):
+    """Returns theta; infinity, to wait for the clock, if it is of no use."""
+    good = tf.logical_and(theta > TINY, tf.math.is_finite(theta))
+    return tf.where(good, theta, math.inf)

@@ -1,0 +1,88 @@
+"""The contract of what sets theta."""
+
+import abc
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class Job(NamedTuple):
+    """What is to be trained, as far as theta may depend on it."""
+
+    parameters: int  # d, the weights that travel
+    workers: int  # K
+    epoch: Fraction | None  # steps in a global epoch, n / (B K), if known
+
+
+class ThetaSchedule(abc.ABC):
+    """The contract: theta at the start, after a step, at a synchronisation.
+
+    `after_step` and `synchronised` run inside the compiled loop, on every
+    worker alike.
+
+    Example:
+      One of one's own: theta that halves at each synchronisation.
+
+      >>> class Halving(ThetaSchedule):
+      ...     def start(self, job):
+      ...         return 8.0
+      ...     def synchronised(self, theta, step, interval, estimate):
+      ...         return theta / 2
+      >>> schedule = Halving()
+      >>> float(schedule.synchronised(tf.constant(8.0), 1, 1, 9.0))
+      4.0
+    """
+
+    # Whether it learns from variances, and ends rounds that grow too long.
+    measures = False
+
+    @abc.abstractmethod
+    def start(self, job: Job) -> float:
+        """Returns the first theta; called once, before all else.
+
+        Raises:
+          ValueError: when the schedule does not fit the job.
+        """
+
+    def after_step(
+        self, theta: tf.Tensor, step: tf.Tensor, interval: tf.Tensor
+    ) -> tf.Tensor:
+        """Returns theta for the step to come.
+
+        Args:
+          theta: as it is, float32.
+          step: steps done, int64.
+          interval: of these, since the last synchronisation.
+        """
+        del step, interval
+        return theta
+
+    def synchronised(
+        self,
+        theta: tf.Tensor,
+        step: tf.Tensor,
+        interval: tf.Tensor,
+        estimate: tf.Tensor,
+    ) -> tf.Tensor:
+        """Returns theta for the round to come.
+
+        Args:
+          theta: as it is, float32.
+          step: steps done, int64.
+          interval: the steps of the round that ends.
+          estimate: of the variance at its end; NaN without a check.
+        """
+        del step, interval, estimate
+        return theta
+
+    def __repr__(self) -> str:
+        shown = {k: v for k, v in vars(self).items() if k[0] != "_"}
+        settings = ", ".join(f"{k}={_words(v)}" for k, v in shown.items())
+        return f"{type(self).__name__}({settings})"
+
+
+def _words(value: Any) -> str:
+    if hasattr(value, "get_config"):
+        return f"{type(value).__name__}({value.get_config()})"
+    return repr(value)
