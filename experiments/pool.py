@@ -122,7 +122,8 @@ class Pool:
                 self._say(f"{name}: failed ({process.last_words()}); once more")
             else:
                 self.failed.append(run)
-                self._say(f"{name}: failed again ({process.last_words()})")
+                words = f"failed again ({process.last_words()})"
+                self._say(f"{name}: {words}; {self._state()}")
 
     def _start(self) -> None:
         """Starts what cores and memory allow, and no other sweep trains."""

@@ -2,8 +2,8 @@
 
   python sweep_job.py --run_id=NAME --does=WHAT ... --results_dir=DIR
 
-WHAT is "finish", "fail" or "fail once". It writes one line to DIR/begun and,
-before it ends, another to DIR/ended.
+WHAT is "finish", "fail", "fail once", or "meet": wait for a second one. It
+writes one line to DIR/begun and, before it ends, another to DIR/ended.
 """
 
 import json
@@ -22,7 +22,12 @@ def note(file):
 
 
 note("begun")
-time.sleep(float(given.get("seconds", 0)))
+time.sleep(0.3)
+until = time.monotonic() + 20 * (given["does"] == "meet")
+while time.monotonic() < until:
+    if len((home / "begun").read_text().splitlines()) > 1:
+        break
+    time.sleep(0.05)
 tries = (home / "begun").read_text().count(f"{given['run_id']} ")
 note("ended")
 if given["does"] == "fail" or given["does"] == "fail once" and tries == 1:

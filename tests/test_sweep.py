@@ -29,8 +29,8 @@ def jobs(*does, **changes):
     found = []
     for seed, what in enumerate(does):
         (settings,), _ = plan(algorithm=["linear"], seed=seed, **changes)
-        words = [f"--run_id={settings.run_id}", f"--does={what}"]
-        found.append(grid.Run(settings, (*words, "--seconds=0.3")))
+        words = (f"--run_id={settings.run_id}", f"--does={what}")
+        found.append(grid.Run(settings, words))
     return found
 
 
@@ -80,7 +80,8 @@ def test_as_many_at_once_as_jobs_and_memory_allow(
     memory, jobs_at_once, most, train, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pool, "available_memory", lambda: memory)
-    train(jobs("finish", "finish", "finish"), jobs=jobs_at_once)
+    what = "meet" if most == 2 else "finish"
+    train(jobs(what, what, what), jobs=jobs_at_once)
     events = [(when, 1) for _, when in times(tmp_path, "begun")]
     events += [(when, -1) for _, when in times(tmp_path, "ended")]
     running = [sum(n for _, n in sorted(events)[: i + 1]) for i in range(6)]
