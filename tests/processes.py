@@ -54,7 +54,7 @@ def run_cluster(script, arguments, workers, seconds):
     return run_workers(script, arguments, extras, seconds)
 
 
-def run_resume_job(folder, names, workers=2, seconds=280):
+def run_resume_job(folder, names, workers=2, seconds=480):
     """Runs what is named; returns what each worker did, and what it said."""
     results = run_cluster(
         "resume_job.py", [str(folder), *names], workers, seconds

@@ -46,7 +46,7 @@ def cluster(request, tmp_path_factory):
     """What every worker of a cluster of 2 or 4 processes did, by case."""
     folder = tmp_path_factory.mktemp("cluster")
     results = processes.run_cluster(
-        "cluster_job.py", [str(folder)], request.param, seconds=240
+        "cluster_job.py", [str(folder)], request.param, seconds=480
     )
     for code, output in results:
         assert code == 0, output[-3000:]

@@ -27,7 +27,7 @@ def cluster(tmp_path_factory):
     def run(workers):
         folder = tmp_path_factory.mktemp("fit")
         results = processes.run_cluster(
-            "fit_job.py", [str(folder)], workers, seconds=280
+            "fit_job.py", [str(folder)], workers, seconds=480
         )
         for code, output in results:
             assert code == 0, output[-3000:]
