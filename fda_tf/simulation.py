@@ -163,19 +163,21 @@ class Simulation(Workers):
         return tf.stack([of(self._snapshot(i)) for i in range(self.count)])
 
     def variables(self):
+        return self._stacks() | {"round": self._round.variables}
+
+    def _stacks(self):
         groups = {f"rest_{i}": rows for i, rows in enumerate(self._rest)}
         return groups | {
             "weights": self._weights,
             "statistics": self._statistics,
             "residual": self._residual,
-            "round": self._round.variables,
         }
 
     def state_bytes(self) -> int:
         """Returns the bytes that the state of all workers takes."""
         return sum(
             stacked.shape.num_elements() * stacked.dtype.size
-            for stack in self.variables().values()
+            for stack in self._stacks().values()
             for stacked in stack
         )
 

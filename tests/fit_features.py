@@ -257,7 +257,7 @@ def differing(data, odd):
         return small.linear_model()
 
     def in_a_scope():
-        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        with tf.distribute.OneDeviceStrategy("CPU:0").scope():
             return linear()
 
     return {

@@ -11,26 +11,32 @@ import pathlib
 import sys
 import time
 
-given = dict(word[2:].partition("=")[::2] for word in sys.argv[1:])
-home = pathlib.Path(given["results_dir"])
-folder = home / given["run_id"]
 
-
-def note(file):
+def note(home, run_id, file):
+    """Writes when something was, in a line of its own."""
     with open(home / file, "a") as out:
-        out.write(f"{given['run_id']} {time.time()}\n")
+        out.write(f"{run_id} {time.time()}\n")
 
 
-note("begun")
-time.sleep(0.3)
-until = time.monotonic() + 20 * (given["does"] == "meet")
-while time.monotonic() < until:
-    if len((home / "begun").read_text().splitlines()) > 1:
-        break
-    time.sleep(0.05)
-tries = (home / "begun").read_text().count(f"{given['run_id']} ")
-note("ended")
-if given["does"] == "fail" or given["does"] == "fail once" and tries == 1:
-    sys.exit("Error: no such luck")
-(folder / "config.json").write_text(json.dumps({"task": "t"}))
-(folder / "summary.json").write_text(json.dumps({"steps": 1}))
+def main(words):
+    """Does what is asked for."""
+    given = dict(word[2:].partition("=")[::2] for word in words)
+    home, run_id = pathlib.Path(given["results_dir"]), given["run_id"]
+    note(home, run_id, "begun")
+    time.sleep(0.3)
+    until = time.monotonic() + 20 * (given["does"] == "meet")
+    while time.monotonic() < until:
+        if len((home / "begun").read_text().splitlines()) > 1:
+            break
+        time.sleep(0.05)
+    tries = (home / "begun").read_text().count(f"{run_id} ")
+    note(home, run_id, "ended")
+    if given["does"] == "fail" or given["does"] == "fail once" and tries == 1:
+        sys.exit("Error: no such luck")
+    folder = home / run_id
+    (folder / "config.json").write_text(json.dumps({"task": "t"}))
+    (folder / "summary.json").write_text(json.dumps({"steps": 1}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

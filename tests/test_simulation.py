@@ -109,7 +109,7 @@ def test_the_step_is_traced_once():
     )
     for steps in (1, 7, 3):
         trainer.run(steps)
-    assert trainer.run.experimental_get_tracing_count() == 1
+    assert trainer._run_all.experimental_get_tracing_count() == 1
     assert int(trainer.step) == 11
 
 
