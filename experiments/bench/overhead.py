@@ -26,7 +26,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("workers", 2, "Processes.")
 flags.DEFINE_string("rate", None, "Of each host's cable, such as 10mbit.")
 flags.DEFINE_integer("pairs", 15, "Blocks of each kind.")
-flags.DEFINE_integer("steps", 50, "In a block.")
+flags.DEFINE_integer("steps", 100, "In a block.")
 flags.DEFINE_list("only", [], "Names of the kinds to measure; all if none.")
 flags.DEFINE_bool("worker", False, "This is one of the processes.")
 
@@ -55,6 +55,10 @@ def kinds() -> dict:
         "linear, every 4": check("linear", check_every=4),
         "sketch, cascade, every 4": check("sketch", check_every=4),
         "sketch, whole, every 4": sketch(check_every=4),
+        "sketch, cascade, every 16": check("sketch", check_every=16),
+        "sketch, overlap, every 16": check(
+            "sketch", check_every=16, overlap=True
+        ),
     }
 
 
