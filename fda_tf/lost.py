@@ -35,6 +35,19 @@ def last_words(worker: int, error: BaseException) -> str:
     return f"{_SIGN}Worker {worker} failed; all workers stop: {what}"
 
 
+def in_brief(error: BaseException) -> str:
+    """Returns an error as others are told of it, without where in a graph.
+
+    Example:
+      >>> in_brief(ValueError("too late"))
+      'ValueError: too late'
+    """
+    text = str(error)
+    if isinstance(error, tf.errors.OpError):
+        text = _gist(text)
+    return f"{type(error).__name__}: {text}"
+
+
 def in_words(
     error: tf.errors.OpError,
     worker: int,

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fda_tf.lost import GONE
+from fda_tf.lost import GONE, in_brief
 
 
 class Meetings:
@@ -77,6 +77,4 @@ class Meetings:
         self.settled = True
         # Where the exchange fails too, our own error says more than its.
         with contextlib.suppress(*GONE, tf.errors.InternalError):
-            self.replicas.gather_json(
-                {"error": f"{type(error).__name__}: {error}"}
-            )
+            self.replicas.gather_json({"error": in_brief(error)})

@@ -110,10 +110,19 @@ class Job:
 
         import fda_tf
 
+        begun = []
+
+        def batch_begins(batch, logs):
+            begun[:] = [int(model.optimizer.iterations)]
+
+        def batch_ends(batch, logs):
+            step = int(model.optimizer.iterations)
+            # Of an epoch that goes on, Keras counts what was done before, too.
+            if step == begun[0] + 1:
+                self.step(step)
+
         done = keras.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: self.step(
-                int(model.optimizer.iterations)
-            )
+            on_train_batch_begin=batch_begins, on_train_batch_end=batch_ends
         )
         fda = fda_tf.Averaging(**settings)
         data = fda_tf.shard(small.data(2 * BATCH * STEPS), BATCH)
