@@ -165,11 +165,12 @@ class Resuming:
         """Says whether training was stopped, and is not to go on."""
         self._stopped = stopped
 
-    def save(self, made: Made) -> None:
+    def save(self, made: Made, error: Exception | None = None) -> None:
         """Writes a checkpoint; all workers must.
 
         Args:
           made: what trains.
+          error: that has ended the training here: then none is written.
         """
         memory, arrays = callback_state.collect(self.callbacks)
         syncs = sync_table.to_arrays(self._record.syncs)
@@ -177,6 +178,7 @@ class Resuming:
         made.trainer.save(
             self.checkpoint,
             history=[np.float32(self._record.variance), *syncs, *arrays],
+            error=error,
             callbacks=memory,
             epoch=progress.epoch,
             done=progress.done,

@@ -45,6 +45,7 @@ class State:
         checkpoint: Checkpoint,
         facts: Mapping[str, Any],
         history: Sequence[np.ndarray] = (),
+        failed: Exception | None = None,
     ) -> bool:
         """Writes a checkpoint; all workers must. A full disk ends no training.
 
@@ -52,6 +53,7 @@ class State:
           checkpoint: where to.
           facts: what JSON can hold.
           history: arrays to keep, too.
+          failed: why this worker has nothing to write, which ends it soon.
 
         Returns:
           Whether every worker could write its part; else none of it stays.
@@ -67,6 +69,8 @@ class State:
         facts = {**facts, saved.OURS: self._settings}
 
         def write():
+            if failed is not None:
+                return failed
             try:
                 checkpoint.write(step, me, count, arrays, facts)
             except OSError as error:
@@ -82,7 +86,7 @@ class State:
                 checkpoint.discard(step, me, count)
         except OSError as error:
             problem = problem or error
-        if problem is not None:
+        if problem is not None and problem is not failed:
             logging.warning(
                 "Worker %d cannot write its part of the checkpoint of step %d "
                 "to %s: %s. Training goes on, and the last good checkpoint "

@@ -114,7 +114,7 @@ class Steps:
             progress.advance(len(done.causes))
             self._note(done, error)
             if progress.in_steps and resuming.is_due(self._execution.step):
-                resuming.save(self._made)
+                resuming.save(self._made, error)
 
     def _run(self, steps: int) -> Done:
         if self._resuming.preempted:

@@ -165,17 +165,22 @@ class Trainer:
         return self.loop.counters()
 
     def save(
-        self, checkpoint: Checkpoint, history: Any = (), **facts: Any
+        self,
+        checkpoint: Checkpoint,
+        history: Any = (),
+        error: Exception | None = None,
+        **facts: Any,
     ) -> bool:
         """Writes a checkpoint; returns whether every worker could.
 
         Args:
           checkpoint: where to.
           history: arrays to keep, too.
+          error: that has ended the training here: then none is written.
           **facts: what else to keep, as JSON can hold it.
         """
         with self.replicas.lost_worker_in_words():
-            return self._state.save(checkpoint, facts, history)
+            return self._state.save(checkpoint, facts, history, error)
 
     def resume(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         """Goes on from the newest checkpoint of all workers; call it first.
