@@ -271,6 +271,7 @@ def _seal(body: bytes) -> bytes:
 
 
 def names(folder: pathlib.Path) -> list[str]:
+    """Returns the names in a folder; none if it is not there."""
     try:
         return os.listdir(folder)
     except FileNotFoundError:  # removed by another worker, or not made yet

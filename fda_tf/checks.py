@@ -2,7 +2,31 @@
 
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
+
+
+def part(what: str, value: Any, known: Mapping[str, type], base: str) -> Any:
+    """Returns the object given, or a new one of a name that is known.
+
+    Args:
+      what: the object is.
+      value: the object, or its name.
+      known: name -> its class; all are subclasses of one.
+      base: where that one is.
+
+    Raises:
+      ValueError: for a name that is not known, and what is no such object.
+    """
+    contract = next(iter(known.values())).__base__
+    if isinstance(value, contract):
+        return value
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(
+            f"Unknown {what} {value!r}. Known: {', '.join(known)}; or give an "
+            f"object of a subclass of {base}."
+        )
+    return known[value]()
 
 
 def count(name: str, value: Any, unit: str) -> int:

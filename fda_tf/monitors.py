@@ -307,11 +307,4 @@ def get(monitor: str | Monitor) -> Monitor:
       >>> get("naive")
       NaiveMonitor()
     """
-    if isinstance(monitor, Monitor):
-        return monitor
-    if not isinstance(monitor, str) or monitor not in MONITORS:
-        raise ValueError(
-            f"Unknown monitor {monitor!r}. Known: {', '.join(MONITORS)}; or "
-            "give an object of a subclass of fda_tf.Monitor."
-        )
-    return MONITORS[monitor]()
+    return checks.part("monitor", monitor, MONITORS, "fda_tf.Monitor")

@@ -208,11 +208,4 @@ def get(payload: str | Payload) -> Payload:
       >>> get("topk")
       TopK(fraction=0.01)
     """
-    if isinstance(payload, Payload):
-        return payload
-    if not isinstance(payload, str) or payload not in PAYLOADS:
-        raise ValueError(
-            f"Unknown payload {payload!r}. Known: {', '.join(PAYLOADS)}; or "
-            "give an object of a subclass of fda_tf.payloads.Payload."
-        )
-    return PAYLOADS[payload]()
+    return checks.part("payload", payload, PAYLOADS, "fda_tf.payloads.Payload")

@@ -32,9 +32,7 @@ class Simulation(Workers):
       source: gives the batches of workers 0 .. K-1.
       workers: K.
       lanes: models resident at a time; by default one for each core.
-      participants: C of the K workers, that take part in a round; None: all.
-      miss: the chance with which a worker misses a synchronisation.
-      seed: of who takes part.
+      rounds: who takes part in each; by default all, always.
       shares: what each worker counts for in a mean; None if all count alike.
     """
 
@@ -44,12 +42,10 @@ class Simulation(Workers):
         source: data.ArraySource | data.DatasetSource,
         workers: int,
         lanes: int | None = None,
-        participants: int | None = None,
-        miss: float = 0.0,
-        seed: int = 0,
+        rounds: Round | None = None,
         shares: Sequence[float] | None = None,
     ):
-        self._round = Round(workers, participants, miss, seed)
+        self._round = rounds or Round(workers)
         count = self._round.count
         lanes = min(count, lanes or len(os.sched_getaffinity(0)))
         self.lanes = _lanes([build() for _ in range(lanes)], source)
@@ -322,9 +318,7 @@ def simulate(
         build,
         source,
         len(shards),
-        participants=participants,
-        miss=miss,
-        seed=seed,
+        rounds=Round(len(shards), participants, miss, seed),
         shares=data.shares(source.sizes)
         if plan.weighting == "samples"
         else None,

@@ -79,7 +79,7 @@ def test_slots_stay_with_their_client():
 
     source = data.ArraySource(small.shards(WORKERS), BATCH, seed=1)
     home = fda_tf.simulation.Simulation(
-        build, source, WORKERS, participants=2, seed=1
+        build, source, WORKERS, rounds=rounds.Round(WORKERS, 2, seed=1)
     )
     loop = fda_tf.training.Loop(home, fda_tf.Every(steps=2), fda_tf.Average())
     loop.run(20)
