@@ -32,9 +32,10 @@ Run = Mapping[str, object]
 
 def key(run: Run) -> Key:
     """What a run of ours and a published one have in common."""
+    theta = run["theta"]
     return (
         *(run[name] for name in ("task", "split", "workers", "algorithm")),
-        float(run["theta"] or 0),
+        theta if isinstance(theta, str) else float(theta or 0),
         run["target_accuracy"],
     )
 
@@ -43,7 +44,8 @@ def grouped(rows: Iterable[Run], sampling: str) -> dict[Key, list[Run]]:
     """The runs of each setting, over the seeds."""
     groups: dict[Key, list[Run]] = {}
     for row in rows:
-        if row["sampling"] == sampling:
+        # A theta that has a name found itself, which theirs did not.
+        if row["sampling"] == sampling and not isinstance(row["theta"], str):
             groups.setdefault(key(row), []).append(row)
     return dict(sorted(groups.items()))
 
