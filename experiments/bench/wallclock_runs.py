@@ -1,0 +1,93 @@
+"""What the runs of `experiments.bench.wallclock` took."""
+
+import collections
+import json
+import pathlib
+import statistics
+from collections.abc import Mapping
+
+# Test accuracies, set before the first run here. The second is passed in 1,500
+# steps by synchronous training in simulation, and in 1,600 by FDA at theta = 2.
+TARGETS = {"lenet5_mnist": 0.98, "cnn_fashion": 0.86}
+METHODS = (
+    "synchronous", "local:32", "fedavg", "linear", "sketch", "sketch:auto",
+    "linear:auto", "local:8", "local:128", "linear:auto:16",
+)  # fmt: skip
+KEY = ("task", "method", "mbit", "seed", "hosts", "target", "every")
+
+Runs = Mapping[tuple, dict]  # by `key_of`
+
+
+def read(path: str) -> Runs:
+    """Returns key -> run, of the lines that are there; the last one counts."""
+    file = pathlib.Path(path)
+    lines = file.read_text().splitlines() if file.exists() else []
+    rows = [json.loads(line) for line in lines if line]
+    return {key_of(row): row for row in rows}
+
+
+def key_of(row: dict) -> tuple:
+    """Returns what tells one run from another."""
+    return tuple(row[name] for name in KEY)
+
+
+def is_done(job: dict, runs: Runs) -> bool:
+    """Returns whether a run is there, and more would not come of a new one."""
+    run = runs.get(key_of(job))
+    return run is not None and (
+        run["reached"]
+        or all(job[limit] <= run[limit] for limit in ("steps", "seconds"))
+    )
+
+
+def costs(run: dict) -> dict:
+    """Returns a run's figures, as the table names them.
+
+    `explained` is what the meter counts, and the frames that go with it, over
+    what the cards have sent without the headers of the packets.
+    """
+    compute = run["steps_taken"] * run["local_step_ms"] / 1e3
+    alone = run["steps_taken"] * run["alone_step_ms"] / 1e3
+    waiting = run["seconds_taken"] - compute
+    # Each block ends with an exchange of one number, a piece's way round.
+    frames = run["messages"] + run["blocks"] * 2 * (run["hosts"] - 1)
+    told = run["wire_bytes"] + frames * run["frame_bytes"]
+    told += run["seconds_taken"] * run["idle_bytes_per_second"]
+    return {
+        "steps": run["steps_taken"],
+        "syncs": run["syncs"],
+        "s": run["seconds_taken"],
+        "compute s": compute,
+        "waiting s": waiting,
+        "s, a core each": alone + waiting,
+        "MB sent": run["sent_bytes"] / 1e6,
+        "MB by the meter": run["wire_bytes"] / 1e6,
+        "explained": told / run["sent_content"],
+    }
+
+
+def table(runs: Runs) -> list[dict]:
+    """Returns a row for each task, rate and method: medians over the seeds."""
+    groups = collections.defaultdict(list)
+    for run in runs.values():
+        groups[run["task"], run["mbit"], run["method"]].append(run)
+    order = {name: i for i, name in enumerate((*TARGETS, *METHODS))}
+
+    def place(group):
+        task, mbit, method = group
+        return order.get(task, 99), mbit, order.get(method, 99), method
+
+    rows = []
+    for task, mbit, method in sorted(groups, key=place):
+        found = groups[task, mbit, method]
+        each = [costs(run) for run in found]
+        middle = {
+            name: statistics.median(c[name] for c in each) for name in each[0]
+        }
+        rows.append(
+            {"task": task, "mbit": mbit, "method": method, "runs": len(found)}
+            | {"reached": sum(run["reached"] for run in found)}
+            | middle
+            | {"seconds of each": sorted(c["s"] for c in each)}
+        )
+    return rows
