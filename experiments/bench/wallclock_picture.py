@@ -74,7 +74,7 @@ def figure(runs: Sequence[dict], title: str) -> Figure:
     panels[1, 0].set_ylim(len(methods) - 0.4, -0.6)
     drawn.legend(
         handles=_keys(methods), loc="outside lower center", ncols=4,
-        frameon=False, fontsize=8,
+        frameon=False, fontsize=8, handlelength=3.5,
     )  # fmt: skip
     return drawn
 
@@ -99,7 +99,7 @@ def _look(method, methods):
 
 def _curves(axes, runs, methods, title):
     target = runs[0]["target"]
-    seconds = []
+    floor, seconds = target - 4 * (1 - target), []
     for run in runs:
         look = _look(run["method"], methods)
         marker = look.pop("marker")
@@ -108,12 +108,13 @@ def _curves(axes, runs, methods, title):
         axes.plot(taken, accuracy, linewidth=thin, **look)
         if run["reached"]:
             axes.plot(taken[-1], accuracy[-1], marker, color=look["color"])
-        seconds += taken
-    style.log_axis(axes.xaxis, seconds)
+        seconds += [s for _, s, a in run["curve"] if a > floor]
+    if seconds:
+        style.log_axis(axes.xaxis, seconds)
     axes.axhline(
         target, color=style.MUTED, linestyle=(0, (4, 3)), linewidth=0.9
     )
-    axes.set_ylim(target - 4 * (1 - target), target + 0.4 * (1 - target))
+    axes.set_ylim(floor, target + 0.4 * (1 - target))
     axes.set_title(title)
     axes.set_xlabel("seconds of training (log scale)")
 
@@ -146,8 +147,8 @@ def _keys(methods):
         for m in methods
     ]
     for label, face in (
-        ("measured, 4 hosts on 2 cores", style.INK),
-        ("modelled, a core for each host", style.PAPER),
+        ("measured: the hosts share the cores", style.INK),
+        ("modelled: a core for each host", style.PAPER),
     ):
         keys.append(
             lines.Line2D(
