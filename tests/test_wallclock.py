@@ -11,6 +11,7 @@ import fda_tf
 from experiments import style
 from experiments.bench import (
     netlab,
+    wallclock_counts,
     wallclock_host,
     wallclock_picture,
     wallclock_runs,
@@ -30,12 +31,14 @@ def _run(method, seconds=3.0, reached=True, **more):
         "sent_bytes": 1_066_000, "sent_packets": 1000,
         "sent_content": 1_000_000, "wire_bytes": 963_500, "frame_bytes": 300.0,
         "idle_bytes_per_second": 300.0, "local_step_ms": 20.0,
-        "alone_step_ms": 5.0,
+        "alone_step_ms": 5.0, "others": 0.1,
         "curve": [[50, seconds / 2, 0.9], [100, seconds, 0.981]],
     } | more  # fmt: skip
 
 
-@pytest.mark.parametrize("module", [wallclock_host, wallclock_picture])
+@pytest.mark.parametrize(
+    "module", [wallclock_counts, wallclock_host, wallclock_picture]
+)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 
@@ -67,6 +70,8 @@ def test_a_run_is_done_that_reached_its_target_or_its_limits(tmp_path):
     assert wallclock_runs.is_done(JOB | {"method": "fedavg"}, runs)
     assert not wallclock_runs.is_done(JOB | {"method": "fedavg"} | longer, runs)
     assert not wallclock_runs.is_done(JOB | {"method": "local:8"}, runs)
+    sketch = JOB | {"method": "sketch"}
+    assert not wallclock_runs.is_done(sketch, runs, others=0.05)
 
 
 def test_methods():

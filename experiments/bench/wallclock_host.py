@@ -16,12 +16,9 @@ import tensorflow as tf
 
 import fda_tf
 from experiments import datasets
-from experiments.bench import netlab
+from experiments.bench.wallclock_counts import Meter, Spent, messages
 from experiments.tasks import TASKS
-from fda_tf import cluster, comm, data, training, worker
-
-LINE = 16  # floats: TensorFlow cuts a ring's pieces at whole 64 bytes
-HEADERS = 66  # bytes of a packet: Ethernet 14, IP 20, TCP with its times 32
+from fda_tf import cluster, data, training, worker
 
 
 def policy(method: str, theta: float) -> fda_tf.sync.Policy:
@@ -49,83 +46,6 @@ def policy(method: str, theta: float) -> fda_tf.sync.Policy:
     if first != "auto":
         first = float(first or theta)
     return fda_tf.VarianceThreshold(first, kind, check_every=int(check_every))
-
-
-def messages(elements: int, workers: int) -> int:
-    """Returns the messages of a ring all-reduce of 4-byte numbers.
-
-    The tensor is cut into K pieces of whole 64 bytes; each piece that is not
-    empty goes round twice, less two hops.
-
-    Example:
-      >>> messages(1, 4), messages(61_706, 4)
-      (6, 24)
-    """
-    piece = math.ceil(math.ceil(elements / workers) / LINE) * LINE
-    return math.ceil(elements / piece) * 2 * (workers - 1)
-
-
-class Meter(comm.Meter):
-    """A meter that counts the messages, too, but for evaluation."""
-
-    def __init__(self, workers: int):
-        super().__init__(workers)
-        self.messages = tf.Variable(0, dtype=tf.int64, trainable=False)
-
-    @property
-    def variables(self) -> list[tf.Variable]:
-        """The counts."""
-        return [*super().variables, self.messages]
-
-    def all_reduce(self, kind, tensors):
-        """Counts one; a call is no message: it rides on another tensor."""
-        super().all_reduce(kind, tensors)
-        if kind in ("state", "model"):
-            sizes = [tensor.shape.num_elements() for tensor in tensors]
-            count = sum(messages(size, self.workers) for size in sizes)
-            self.messages.assign_add(count)
-
-
-class Spent:
-    """What all hosts together have spent while the clock ran.
-
-    Attributes:
-      seconds: until the slowest host was done, block by block.
-      cpu: seconds of CPU, of all hosts.
-      bytes: that the hosts' cards have sent.
-      packets: of which these are.
-      blocks: how often the clock was stopped.
-    """
-
-    def __init__(self, replicas: fda_tf.replicas.Replicas):
-        self._replicas = replicas
-        self.seconds = self.cpu = 0.0
-        self.bytes = self.packets = self.blocks = 0
-
-    def on(self, work, *args) -> "Spent":
-        """Does some work on the clock, which all hosts begin at once."""
-        self._replicas.sum(1)
-        before = netlab.counters()
-        cpu, begun = time.process_time(), time.perf_counter()
-        work(*args)
-        ended, cpu = time.perf_counter(), time.process_time() - cpu
-        self._replicas.sum(1)  # what is asked of us late has gone out by now
-        after = netlab.counters()
-        sent = [after[name] - before[name] for name in ("bytes", "packets")]
-        own = np.array([begun, ended, cpu, *sent], np.float64)
-        everyones = self._replicas.gather(own)
-        # The hosts are on one machine, and have its one clock.
-        self.seconds += float(everyones[:, 1].max() - everyones[:, 0].min())
-        self.cpu += float(everyones[:, 2].sum())
-        self.bytes += int(everyones[:, 3].sum())
-        self.packets += int(everyones[:, 4].sum())
-        self.blocks += 1
-        return self
-
-    @property
-    def content(self) -> int:
-        """Bytes without the headers of the packets."""
-        return self.bytes - HEADERS * self.packets
 
 
 class Trial:
@@ -206,6 +126,7 @@ class Trial:
             "sent_content": spent.content,
             "blocks": spent.blocks,
             "cpu_seconds": spent.cpu,
+            "others": spent.others,
             "curve": curve,
         }
 
@@ -243,7 +164,10 @@ class Trial:
         return counters["wire_bytes"], int(self.meter.messages.numpy())
 
     def local_steps(self) -> dict:
-        """Measures steps without any exchange: all hosts at once, and one."""
+        """Measures steps without any exchange: all hosts at once, and one.
+
+        One host alone: by its seconds of CPU, which others do not lengthen.
+        """
         never = fda_tf.Every(steps=10**9)
         loop = training.Loop(self.home, never, fda_tf.Average())
         _run(loop, 3)
@@ -251,12 +175,16 @@ class Trial:
         for _ in range(5):
             took = Spent(self.replicas).on(_run, loop, steps)
             together.append(1e3 * took.seconds / steps)
-            own = steps if self.replicas.is_chief else 0
-            took = Spent(self.replicas).on(_run, loop, own)
-            alone.append(1e3 * took.seconds / steps)
+        for _ in range(3):
+            begun = time.process_time()
+            if self.replicas.is_chief:
+                _run(loop, steps)
+            alone.append(1e3 * (time.process_time() - begun) / steps)
+            self.replicas.sum(1)
+        chiefs = self.replicas.gather(np.float64(statistics.median(alone)))[0]
         return {
             "local_step_ms": statistics.median(together),
-            "alone_step_ms": statistics.median(alone),
+            "alone_step_ms": float(chiefs),
         }
 
 

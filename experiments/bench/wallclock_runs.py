@@ -32,13 +32,19 @@ def key_of(row: dict) -> tuple:
     return tuple(row[name] for name in KEY)
 
 
-def is_done(job: dict, runs: Runs) -> bool:
-    """Returns whether a run is there, and more would not come of a new one."""
+def is_done(job: dict, runs: Runs, others: float = 1.0) -> bool:
+    """Returns whether a run is there, and more would not come of a new one.
+
+    Args:
+      job: with its limits.
+      runs: those that are there.
+      others: the share of the machine's cores that others may have had.
+    """
     run = runs.get(key_of(job))
-    return run is not None and (
-        run["reached"]
-        or all(job[limit] <= run[limit] for limit in ("steps", "seconds"))
-    )
+    if run is None or run["others"] > others:
+        return False
+    limits = ("steps", "seconds")
+    return run["reached"] or all(job[limit] <= run[limit] for limit in limits)
 
 
 def costs(run: dict) -> dict:
@@ -64,6 +70,7 @@ def costs(run: dict) -> dict:
         "MB sent": run["sent_bytes"] / 1e6,
         "MB by the meter": run["wire_bytes"] / 1e6,
         "explained": told / run["sent_content"],
+        "others": run["others"],
     }
 
 
