@@ -29,6 +29,7 @@ other work while the clock ran, with the kernel's own for the network.
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -157,6 +158,8 @@ def train(job: dict) -> dict:
 def main(_) -> None:
     """Runs what is not there yet; prints the table, then all as JSON."""
     check()
+    # Ended by a signal, it still takes the hosts away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs = read(FLAGS.output)
     for job in jobs():
         if is_done(job, runs, FLAGS.others):
