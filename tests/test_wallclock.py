@@ -48,6 +48,7 @@ def test_what_a_run_took():
     assert cost["compute s"] == 2.0
     assert cost["waiting s"] == 1.0
     assert cost["s, a core each"] == 1.5
+    assert cost["cable s"] == pytest.approx(1.066 * 8 / 4 / 10)
     # 963,500 of tensors, 112 frames of 300, 3 s of 300: of 1,000,000.
     assert cost["explained"] == pytest.approx(0.998)
 

@@ -49,7 +49,7 @@ from experiments.bench.wallclock_runs import (
 
 COLUMNS = (
     "task", "mbit", "method", "runs", "reached", "steps", "syncs", "s",
-    "compute s", "waiting s", "s, a core each", "MB sent", "MB by the meter",
+    "compute s", "waiting s", "cable s", "s, a core each", "MB sent", "MB by the meter",
     "explained", "others",
 )  # fmt: skip
 

@@ -50,6 +50,7 @@ def is_done(job: dict, runs: Runs, others: float = 1.0) -> bool:
 def costs(run: dict) -> dict:
     """Returns a run's figures, as the table names them.
 
+    `cable s` is the time that a cable needs for the bytes of one host.
     `explained` is what the meter counts, and the frames that go with it, over
     what the cards have sent without the headers of the packets.
     """
@@ -66,6 +67,7 @@ def costs(run: dict) -> dict:
         "s": run["seconds_taken"],
         "compute s": compute,
         "waiting s": waiting,
+        "cable s": run["sent_bytes"] * 8e-6 / run["hosts"] / run["mbit"],
         "s, a core each": alone + waiting,
         "MB sent": run["sent_bytes"] / 1e6,
         "MB by the meter": run["wire_bytes"] / 1e6,
