@@ -49,8 +49,8 @@ from experiments.bench.wallclock_runs import (
 
 COLUMNS = (
     "task", "mbit", "method", "runs", "reached", "steps", "syncs", "s",
-    "compute s", "waiting s", "cable s", "s, a core each", "MB sent", "MB by the meter",
-    "explained", "others",
+    "compute s", "waiting s", "cable s", "s, a core each", "MB sent",
+    "MB by the meter", "explained", "others",
 )  # fmt: skip
 
 FLAGS = flags.FLAGS
