@@ -81,7 +81,7 @@ def test_methods():
     assert wallclock_host.policy("sketch", 1.5).theta == 1.5
     assert wallclock_host.policy("linear:3", 1.5).theta == 3.0
     assert wallclock_host.policy("sketch:auto", 1.5).theta == "auto"
-    for method in ("local", "gossip", "linear:much"):
+    for method in ("local", "gossip", "linear:much", "fedavg:2"):
         with pytest.raises((ValueError, IndexError)):
             wallclock_host.policy(method, 1.5)
 

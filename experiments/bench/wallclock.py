@@ -29,6 +29,7 @@ other work while the clock ran, with the kernel's own for the network.
 import itertools
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -92,31 +93,40 @@ def jobs() -> list[dict]:
 
 
 def check() -> None:
-    """Raises app.UsageError for what no host could do."""
+    """Raises ValueError for what no host could do."""
     import fda_tf
     from experiments.bench import wallclock_host
 
     if unknown := set(FLAGS.tasks) - set(TARGETS):
-        raise app.UsageError(
+        raise ValueError(
             f"--tasks={','.join(sorted(unknown))}: expected some of "
             f"{', '.join(TARGETS)}."
         )
-    for name, numbers in (("rates", FLAGS.rates), ("seeds", FLAGS.seeds)):
-        if not all(text.isdigit() for text in numbers):
-            raise app.UsageError(
-                f"--{name}={','.join(numbers)}: expected whole numbers."
+    for name, texts, least in (
+        ("rates", FLAGS.rates, 1),
+        ("seeds", FLAGS.seeds, 0),
+    ):
+        if not all(text.isdigit() and int(text) >= least for text in texts):
+            raise ValueError(
+                f"--{name}={','.join(texts)}: expected whole numbers of at "
+                f"least {least}, with commas."
             )
     for method in FLAGS.methods:
         try:
             wallclock_host.policy(method, 1.0)
         except (ValueError, IndexError) as error:
-            raise app.UsageError(
+            raise ValueError(
                 f"--methods: {method!r} ({error}). Expected synchronous, "
                 "local:H, fedavg or MONITOR:THETA:CHECK_EVERY with one of "
                 f"{', '.join(fda_tf.MONITORS)}."
             ) from error
+    if not pathlib.Path(FLAGS.output).absolute().parent.is_dir():
+        raise ValueError(
+            f"--output={FLAGS.output}: expected a file in a folder that is "
+            "there; make it first."
+        )
     if FLAGS.rates and not netlab.can_be():
-        raise app.UsageError(
+        raise ValueError(
             f"{netlab.NEEDS}; --rates= (none) only prints what is there."
         )
 
@@ -155,9 +165,14 @@ def train(job: dict) -> dict:
     return job | json.loads(printed[0].splitlines()[-1])
 
 
-def main(_) -> None:
+def main(argv: list[str]) -> None:
     """Runs what is not there yet; prints the table, then all as JSON."""
-    check()
+    if len(argv) > 1:
+        raise app.UsageError(f"These are no flags: {' '.join(argv[1:])}")
+    try:
+        check()
+    except ValueError as error:
+        sys.exit(f"Error: {error}")
     # Ended by a signal, it still takes the hosts away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs = read(FLAGS.output)

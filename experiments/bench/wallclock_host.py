@@ -36,9 +36,9 @@ def policy(method: str, theta: float) -> fda_tf.sync.Policy:
       CheckEvery(steps=16)
     """
     kind, *numbers = method.split(":")
-    if kind == "synchronous":
+    if method == "synchronous":
         return fda_tf.EveryStep()
-    if kind == "fedavg":
+    if method == "fedavg":
         return fda_tf.Every(epochs=1)
     if kind == "local":
         return fda_tf.Every(steps=int(numbers[0]))
