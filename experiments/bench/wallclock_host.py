@@ -144,7 +144,8 @@ class Trial:
             warm_up()
         idle = Spent(self.replicas).on(time.sleep, 2.0)
         counted, messages_before = self._counted()
-        small = Spent(self.replicas).on(_run, loop, 200)
+        steps = 200
+        small = Spent(self.replicas).on(_run, loop, steps)
         tensors, sent = self._counted()
         tensors, sent = tensors - counted, sent - messages_before
         of_small = (small.content - tensors) / (sent + messages(1, count))
@@ -156,6 +157,7 @@ class Trial:
             "frame_bytes": of_small,
             "large_frame_bytes": of_large / (times * messages(size, count)),
             "idle_bytes_per_second": idle.content / idle.seconds,
+            "checked_step_ms": 1e3 * small.seconds / steps,
             "model_exchange_ms": 1e3 * large.seconds / times,
         }
 
