@@ -70,6 +70,8 @@ def costs(run: dict) -> dict:
         "cable s": run["sent_bytes"] * 8e-6 / run["hosts"] / run["mbit"],
         "s, a core each": alone + waiting,
         "MB sent": run["sent_bytes"] / 1e6,
+        "MB of headers": (run["sent_bytes"] - run["sent_content"]) / 1e6,
+        "MB of frames": (run["sent_content"] - run["wire_bytes"]) / 1e6,
         "MB by the meter": run["wire_bytes"] / 1e6,
         "explained": told / run["sent_content"],
         "others": run["others"],
