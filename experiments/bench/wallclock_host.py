@@ -111,7 +111,7 @@ class Trial:
             if reached or late:
                 break
         spent.on(self.loop.finish)  # all hosts are to have the average
-        counted = self.loop.counters()
+        counted, theta = self.loop.counters(), float(self.loop.theta)
         names = ("syncs", "checks", "state_bytes", "model_bytes", "wire_bytes")
         return {
             "reached": reached,
@@ -119,7 +119,7 @@ class Trial:
             "seconds_taken": spent.seconds,
             "accuracy": accuracy,
             **{name: counted[name] for name in names},
-            "last_theta": float(self.loop.theta),
+            "last_theta": None if math.isnan(theta) else theta,
             "messages": int(self.meter.messages.numpy()),
             "sent_bytes": spent.bytes,
             "sent_packets": spent.packets,
