@@ -18,11 +18,13 @@ an all-reduce of the gradients), local:H (local SGD), fedavg (local SGD with H
 of one epoch and plain averages), and FDA as MONITOR:THETA:CHECK_EVERY, such as
 linear (the task's theta, a check after each step), sketch:auto, linear:auto:16.
 
-The hosts share the machine's cores. So a run also measures local steps without
-any exchange, on all hosts at once and on one alone: `compute s` is the former
-times the steps, `waiting s` the rest (the wire, the collectives' own work, the
-slowest host), and `s, a core each` is a model: waiting as it was, and steps as
-fast as those of a host alone. `others` is the share of the cores that went to
+The hosts share the machine's cores. So compute and waiting are told apart: a
+local step's seconds of CPU are measured in the same processes, on one host
+while the others rest. `compute s` is what the cores need for all steps of all
+hosts, `waiting s` the rest (the wire, the collectives' own work, the slowest
+host), and `s, a core each` is a model: waiting as it was, and steps as fast as
+one host alone does them. `cable s` is what a cable needs for a host's bytes.
+`others` is the share of the cores that went to
 other work while the clock ran, with the kernel's own for the network.
 """
 

@@ -7,6 +7,7 @@ gathered, so that every host has the same numbers and takes the same decisions.
 
 import json
 import math
+import os
 import statistics
 import sys
 import time
@@ -125,6 +126,7 @@ class Trial:
             "sent_packets": spent.packets,
             "sent_content": spent.content,
             "blocks": spent.blocks,
+            "cores": len(os.sched_getaffinity(0)),
             "cpu_seconds": spent.cpu,
             "others": spent.others,
             "curve": curve,

@@ -54,8 +54,8 @@ def costs(run: dict) -> dict:
     `explained` is what the meter counts, and the frames that go with it, over
     what the cards have sent without the headers of the packets.
     """
-    compute = run["steps_taken"] * run["local_step_ms"] / 1e3
     alone = run["steps_taken"] * run["alone_step_ms"] / 1e3
+    compute = alone * max(1.0, run["hosts"] / run["cores"])
     waiting = run["seconds_taken"] - compute
     # Each block ends with an exchange of one number, a piece's way round.
     frames = run["messages"] + run["blocks"] * 2 * (run["hosts"] - 1)
