@@ -58,7 +58,7 @@ def figure(runs: Sequence[dict], title: str) -> Figure:
     rates = sorted({run["mbit"] for run in runs})
     methods = [m for m in wallclock_runs.METHODS if any(_of(runs, method=m))]
     methods += sorted({run["method"] for run in runs} - set(methods))
-    drawn = style.figure(3.6 * len(rates) + 1.4, 7.2)
+    drawn = style.figure(3.4 * len(rates) + 2.0, 7.2)
     panels = drawn.subplots(2, len(rates), squeeze=False, sharey="row")
     hosts, target = runs[0]["hosts"], runs[0]["target"]
     drawn.suptitle(
@@ -73,7 +73,7 @@ def figure(runs: Sequence[dict], title: str) -> Figure:
     panels[1, 0].set_yticks(range(len(methods)), map(name_of, methods))
     panels[1, 0].set_ylim(len(methods) - 0.4, -0.6)
     drawn.legend(
-        handles=_keys(methods), loc="outside lower center", ncols=4,
+        handles=_keys(methods), loc="outside lower center", ncols=len(rates) + 1,
         frameon=False, fontsize=8, handlelength=3.5,
     )  # fmt: skip
     return drawn
