@@ -73,8 +73,8 @@ def figure(runs: Sequence[dict], title: str) -> Figure:
     panels[1, 0].set_yticks(range(len(methods)), map(name_of, methods))
     panels[1, 0].set_ylim(len(methods) - 0.4, -0.6)
     drawn.legend(
-        handles=_keys(methods), loc="outside lower center", ncols=len(rates) + 1,
-        frameon=False, fontsize=8, handlelength=3.5,
+        handles=_keys(methods), ncols=len(rates) + 1, handlelength=3.5,
+        loc="outside lower center", frameon=False, fontsize=8,
     )  # fmt: skip
     return drawn
 
