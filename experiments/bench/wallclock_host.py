@@ -1,0 +1,215 @@
+"""One host of `experiments.bench.wallclock`: trains by a clock that can stop.
+
+The clock, and the counters of the host's card, run while blocks of steps are
+trained, and stand still while the chief evaluates. All that a host measures is
+gathered, so that every host has the same numbers and takes the same decisions.
+"""
+
+import json
+import math
+import os
+import statistics
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+
+import fda_tf
+from experiments import datasets
+from experiments.bench.wallclock_counts import Meter, Spent, messages
+from experiments.tasks import TASKS
+from fda_tf import cluster, data, training, worker
+
+
+def policy(method: str, theta: float) -> fda_tf.sync.Policy:
+    """Returns when a method synchronises.
+
+    Args:
+      method: synchronous, local:H, fedavg, or a monitor's name; after it
+        :theta (a number, or auto) and after that :steps between checks.
+      theta: of a monitor without one.
+
+    Example:
+      >>> policy("local:8", 1.5)
+      Every(steps=8, epochs=None)
+      >>> policy("linear:2:16", 1.5).check_every
+      CheckEvery(steps=16)
+    """
+    kind, *numbers = method.split(":")
+    if method == "synchronous":
+        return fda_tf.EveryStep()
+    if method == "fedavg":
+        return fda_tf.Every(epochs=1)
+    if kind == "local":
+        return fda_tf.Every(steps=int(numbers[0]))
+    first, check_every = (*numbers, *("", "1")[len(numbers) :])
+    if first != "auto":
+        first = float(first or theta)
+    return fda_tf.VarianceThreshold(first, kind, check_every=int(check_every))
+
+
+class Trial:
+    """One training on one host.
+
+    Args:
+      job: what `wallclock` asks for.
+      replicas: the hosts.
+    """
+
+    def __init__(self, job: dict, replicas: fda_tf.replicas.Replicas):
+        self.job, self.replicas = job, replicas
+        task = TASKS[job["task"]]
+        loaded = datasets.load(task.dataset, job["data_dir"], task.classes)
+        x, x_test = task.inputs(loaded.x_train, loaded.x_test)
+        y, self.test = loaded.y_train, (x_test, loaded.y_test)
+        pieces = fda_tf.partition.split("iid", y, replicas.count, job["seed"])
+        own = pieces[replicas.index]
+        source = data.source(
+            [(x[own], y[own])], 32, "passes", job["seed"], replicas.index
+        )
+        local = worker.Worker(
+            task.build(job["seed"]), source.example(), source.spec()
+        )
+        self.home = cluster.Cluster(local, source, replicas)
+        self.home.meter = self.meter = Meter(replicas.count)
+        epoch = source.epoch_steps(len(y), replicas.count)
+        sync = policy(job["method"], task.theta)
+        self.loop = training.Loop(self.home, sync, fda_tf.Average(), epoch)
+
+    def warm_up(self) -> None:
+        """Compiles and connects all that training needs; leaves no trace."""
+        kept = self.home.variables() | self.loop.variables()
+        kept = [(v, v.numpy()) for group in kept.values() for v in group]
+        _run(self.loop, 2)
+        self.loop.theta.assign(0.0)  # so that this step synchronises
+        self.loop.interval.assign(10**6)
+        _run(self.loop, 1)
+        _run(self.loop, 1)
+        self.evaluate()
+        self.loop.synchronise()
+        for variable, value in kept:
+            variable.assign(value)
+
+    def evaluate(self) -> float:
+        """Returns the test accuracy of the average of all models."""
+        average, accuracy = self.loop.averaged(), 0.0
+        if self.replicas.is_chief:
+            logs = self.home.evaluate(average, self.test, 500)
+            accuracy = logs["accuracy"]
+        return float(self.replicas.sum(np.float64(accuracy)))
+
+    def train(self) -> dict:
+        """Trains until the target or a limit; returns what it took."""
+        job, spent, curve = self.job, Spent(self.replicas), []
+        while True:
+            step = int(self.loop.step)
+            spent.on(_run, self.loop, min(job["every"], job["steps"] - step))
+            accuracy, step = self.evaluate(), int(self.loop.step)
+            curve.append([step, round(spent.seconds, 3), round(accuracy, 4)])
+            reached = accuracy > job["target"]
+            late = spent.seconds >= job["seconds"] or step >= job["steps"]
+            if reached or late:
+                break
+        spent.on(self.loop.finish)  # all hosts are to have the average
+        counted, theta = self.loop.counters(), float(self.loop.theta)
+        names = ("syncs", "checks", "state_bytes", "model_bytes", "wire_bytes")
+        return {
+            "reached": reached,
+            "steps_taken": step,
+            "seconds_taken": spent.seconds,
+            "accuracy": accuracy,
+            **{name: counted[name] for name in names},
+            "last_theta": None if math.isnan(theta) else theta,
+            "messages": int(self.meter.messages.numpy()),
+            "sent_bytes": spent.bytes,
+            "sent_packets": spent.packets,
+            "sent_content": spent.content,
+            "blocks": spent.blocks,
+            "cores": len(os.sched_getaffinity(0)),
+            "cpu_seconds": spent.cpu,
+            "others": spent.others,
+            "curve": curve,
+        }
+
+    def framing(self) -> dict:
+        """Measures what the cards send for a message besides its tensor."""
+        count, size = self.replicas.count, self.home.worker.weights.layout.size
+        naive = fda_tf.VarianceThreshold(math.inf, "naive")
+        loop = training.Loop(self.home, naive, fda_tf.Average())
+
+        def exchange(times):
+            for _ in range(times):
+                self.replicas.sum(np.zeros(size, np.float32))
+
+        for warm_up in (lambda: _run(loop, 3), lambda: exchange(1)):
+            warm_up()
+        idle = Spent(self.replicas).on(time.sleep, 2.0)
+        counted, messages_before = self._counted()
+        steps = 200
+        small = Spent(self.replicas).on(_run, loop, steps)
+        tensors, sent = self._counted()
+        tensors, sent = tensors - counted, sent - messages_before
+        of_small = (small.content - tensors) / (sent + messages(1, count))
+        times = 5
+        large = Spent(self.replicas).on(exchange, times)
+        tensors = times * 2 * (count - 1) * 4 * size
+        of_large = large.content - tensors - of_small * messages(1, count)
+        return {
+            "frame_bytes": of_small,
+            "large_frame_bytes": of_large / (times * messages(size, count)),
+            "idle_bytes_per_second": idle.content / idle.seconds,
+            "checked_step_ms": 1e3 * small.seconds / steps,
+            "model_exchange_ms": 1e3 * large.seconds / times,
+        }
+
+    def _counted(self):
+        counters = self.loop.counters()
+        return counters["wire_bytes"], int(self.meter.messages.numpy())
+
+    def local_steps(self) -> dict:
+        """Measures steps without any exchange: all hosts at once, and one.
+
+        One host alone: by its seconds of CPU, which others do not lengthen.
+        """
+        never = fda_tf.Every(steps=10**9)
+        loop = training.Loop(self.home, never, fda_tf.Average())
+        _run(loop, 3)
+        steps, together, alone = 100, [], []
+        for _ in range(5):
+            took = Spent(self.replicas).on(_run, loop, steps)
+            together.append(1e3 * took.seconds / steps)
+        for _ in range(3):
+            begun = time.process_time()
+            # All call it: a call counts, for the numbers of later exchanges.
+            _run(loop, steps if self.replicas.is_chief else 0)
+            alone.append(1e3 * (time.process_time() - begun) / steps)
+            self.replicas.sum(1)
+        chiefs = self.replicas.gather(np.float64(statistics.median(alone)))[0]
+        return {
+            "local_step_ms": statistics.median(together),
+            "alone_step_ms": float(chiefs),
+        }
+
+
+def _run(loop, steps):
+    trace = loop.run(steps)
+    if not bool(trace.finite):
+        loop.raise_bad_drift()
+
+
+def main() -> None:
+    """Does the job of the command line; the chief prints what came of it."""
+    job = json.loads(sys.argv[1])
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    replicas = fda_tf.connect(start_timeout=120)
+    with replicas.lost_worker_in_words():
+        trial = Trial(job, replicas)
+        trial.warm_up()
+        result = trial.train() | trial.framing() | trial.local_steps()
+    if replicas.is_chief:
+        print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Wall clock: what made-up runs took; and a real one, which is slow."""
+
+import doctest
+import json
+import subprocess
+import sys
+
+import pytest
+
+import fda_tf
+from experiments import style
+from experiments.bench import (
+    netlab,
+    wallclock_counts,
+    wallclock_host,
+    wallclock_picture,
+    wallclock_runs,
+)
+
+JOB = {
+    "task": "lenet5_mnist", "mbit": 10.0, "seed": 0, "hosts": 4,
+    "target": 0.98, "every": 50, "steps": 100, "seconds": 60.0,
+}  # fmt: skip
+
+
+def _run(method, seconds=3.0, reached=True, **more):
+    """A line of the benchmark: 100 steps of 5 ms, 4 hosts on 2 cores."""
+    return {
+        **JOB, "method": method, "reached": reached, "steps_taken": 100,
+        "seconds_taken": seconds, "syncs": 2, "messages": 100, "blocks": 2,
+        "sent_bytes": 1_066_000, "sent_packets": 1000,
+        "sent_content": 1_000_000, "wire_bytes": 963_500, "frame_bytes": 300.0,
+        "idle_bytes_per_second": 300.0, "alone_step_ms": 5.0,
+        "cores": 2, "others": 0.1,
+        "curve": [[50, seconds / 2, 0.9], [100, seconds, 0.981]],
+    } | more  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "module", [wallclock_counts, wallclock_host, wallclock_picture]
+)
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_what_a_run_took():
+    cost = wallclock_runs.costs(_run("sketch"))
+    assert cost["compute s"] == 1.0
+    assert cost["waiting s"] == 2.0
+    assert cost["s, a core each"] == 2.5
+    assert cost["cable s"] == pytest.approx(1.066 * 8 / 4 / 10)
+    # 963,500 of tensors, 112 frames of 300, 3 s of 300: of 1,000,000.
+    assert cost["explained"] == pytest.approx(0.998)
+
+
+def test_the_table_has_medians_over_seeds():
+    found = [_run("sketch", s, seed=s) for s in (2, 3, 9)] + [_run("fedavg")]
+    rows = wallclock_runs.table({wallclock_runs.key_of(r): r for r in found})
+    assert [row["method"] for row in rows] == ["fedavg", "sketch"]
+    assert rows[1]["s"] == 3 and rows[1]["runs"] == 3
+    assert rows[1]["seconds of each"] == [2, 3, 9]
+
+
+def test_a_run_is_done_that_reached_its_target_or_its_limits(tmp_path):
+    file = tmp_path / "runs.jsonl"
+    lines = [_run("sketch"), _run("fedavg", reached=False)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = wallclock_runs.read(str(file))
+    longer = {"steps": 200}
+    assert wallclock_runs.is_done(JOB | {"method": "sketch"} | longer, runs)
+    assert wallclock_runs.is_done(JOB | {"method": "fedavg"}, runs)
+    assert not wallclock_runs.is_done(JOB | {"method": "fedavg"} | longer, runs)
+    assert not wallclock_runs.is_done(JOB | {"method": "local:8"}, runs)
+    sketch = JOB | {"method": "sketch"}
+    assert not wallclock_runs.is_done(sketch, runs, others=0.05)
+
+
+def test_methods():
+    assert wallclock_host.policy("synchronous", 1.5) == fda_tf.EveryStep()
+    assert wallclock_host.policy("fedavg", 1.5) == fda_tf.Every(epochs=1)
+    assert wallclock_host.policy("sketch", 1.5).theta == 1.5
+    assert wallclock_host.policy("linear:3", 1.5).theta == 3.0
+    assert wallclock_host.policy("sketch:auto", 1.5).theta == "auto"
+    for method in ("local", "gossip", "linear:much", "fedavg:2"):
+        with pytest.raises((ValueError, IndexError)):
+            wallclock_host.policy(method, 1.5)
+
+
+def test_the_picture_names_each_method_and_rate():
+    runs = [
+        _run(method, seconds=s, mbit=mbit)
+        for s, method in enumerate(wallclock_runs.METHODS, 1)
+        for mbit in (10.0, 1000.0)
+    ]
+    with style.drawing():
+        figure = wallclock_picture.figure(runs, "LeNet-5")
+        figure.draw_without_rendering()
+    assert [a.get_title("left") for a in figure.axes[:2]] == [
+        "10 mbit",
+        "1000 mbit",
+    ]
+    named = [text.get_text() for text in figure.axes[2].get_yticklabels()]
+    expected = list(map(wallclock_picture.name_of, wallclock_runs.METHODS))
+    assert named == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not netlab.can_be(), reason=netlab.NEEDS)
+def test_the_meter_and_the_cards_agree(tmp_path):
+    command = [sys.executable, "-m", "experiments.bench.wallclock"]
+    command += ["--tasks=lenet5_mnist5000", "--hosts=2", "--rates=100"]
+    command += ["--methods=local:8,sketch", "--steps=60", "--every=20"]
+    command += [f"--output={tmp_path}/runs.jsonl"]
+    for seconds in (400, 60):  # the second time, nothing is left to be run
+        # By SIGTERM it takes its hosts away; by SIGKILL it could not.
+        limited = ["timeout", str(seconds), *command]
+        done = subprocess.run(limited, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+        assert [row["method"] for row in rows] == ["local:8", "sketch"]
+        assert all(0.95 < row["explained"] < 1.05 for row in rows)
