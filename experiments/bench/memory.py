@@ -38,6 +38,7 @@ flags.DEFINE_integer("layers", 10, "Dense layers, all of the same width.")
 flags.DEFINE_enum("optimizer", "adam", ["adam", "sgd"], "The local one.")
 flags.DEFINE_multi_string("only", [], "A case to measure; by default all.")
 flags.DEFINE_integer("workers", 2, "Processes.")
+flags.DEFINE_boolean("pool", False, "Leave TensorFlow its pool of memory.")
 flags.DEFINE_string("case", None, "Internal: be a process of this case.")
 
 CASES = ("fit, plain",) + tuple(
@@ -207,7 +208,8 @@ def measure(case: str, parameters: float) -> dict:
     command += [f"--case={case}", f"--parameters={parameters}"]
     command += [f"--{n}={FLAGS[n].value}" for n in ("layers", "optimizer")]
     workers = 1 if case == "fit, plain" else FLAGS.workers
-    found = processes.run(command, workers)
+    env = {} if FLAGS.pool else {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    found = processes.run(command, workers, env=env)
     return {name: max(f[name] for f in found) for name in found[0]}
 
 

@@ -6,13 +6,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fda_tf import launch
 
 
 def run(
-    command: Sequence[str], workers: int = 1, timeout: float = 400.0
+    command: Sequence[str],
+    workers: int = 1,
+    timeout: float = 400.0,
+    env: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """Runs a command, or as many of it as a job has workers.
 
@@ -20,6 +23,7 @@ def run(
       command: what to run; it prints a JSON object on its last line.
       workers: processes; more than one have a TF_CONFIG each.
       timeout: seconds for all of them.
+      env: more environment variables.
 
     Returns:
       What each one printed last.
@@ -33,7 +37,8 @@ def run(
     jobs = [
         subprocess.Popen(
             command,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": config},
+            env=os.environ
+            | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": config, **(env or {})},
             stdout=output,
             stderr=error,
         )
