@@ -42,7 +42,9 @@ flags.DEFINE_string("task", "lenet5_mnist", "A task of images.")
 flags.DEFINE_string("data_dir", None, "Folder with the task's .npz.")
 flags.DEFINE_integer("local_steps", 32, "Of a worker in a round.")
 flags.DEFINE_integer("pairs", 5, "Of blocks, for each of ours.")
-flags.DEFINE_float("block_seconds", 3.0, "Of Flower's blocks, at least a round.")
+flags.DEFINE_float(
+    "block_seconds", 3.0, "Of Flower's blocks, at least a round."
+)
 flags.DEFINE_multi_enum(
     "ours", ["local SGD", "LinearFDA"], ["local SGD", "LinearFDA"], "Which."
 )
