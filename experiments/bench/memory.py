@@ -247,7 +247,7 @@ def main(_) -> None:
             row[name] = slope(small, large, what) - less
         row |= {n: large[n] / 1e6 for n in COLUMNS[3:] if n in large}
         rows.append(row)
-        print(f"{case} done.", file=sys.stderr, flush=True)
+        print({n: row.get(n) for n in COLUMNS}, file=sys.stderr, flush=True)
     about = {n: FLAGS[n].value for n in ("layers", "optimizer", "workers")}
     measured.show(rows, COLUMNS, about)
 
