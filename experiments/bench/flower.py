@@ -270,6 +270,7 @@ def main(_) -> None:
     if FLAGS.child:
         serve(FLAGS.child)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
     python = flower_python()
     rows = []
     for workers in FLAGS.workers:
