@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ def run(
     Raises:
       SystemExit: if one failed, or took too long; says what it wrote.
     """
+    # Who ends us ends them, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
     configs = launch.tf_configs(workers) if workers > 1 else [""]
     outputs = [tempfile.TemporaryFile("w+") for _ in configs]
     errors = [tempfile.TemporaryFile("w+") for _ in configs]
