@@ -149,6 +149,7 @@ def main(_) -> None:
     for repeat in range(FLAGS.repeats):
         for kind in list(KINDS)[:: 1 - 2 * (repeat % 2)]:
             starts[kind].append(total(kind))
+            print(kind, starts[kind][-1], file=sys.stderr, flush=True)
     rows = []
     for kind, found in starts.items():
         row = {"kind": kind, "starts": found}
