@@ -128,7 +128,7 @@ class Child:
             stderr=self._errors,
             text=True,
             env=os.environ | quiet,
-            start_new_session=True,
+            process_group=0,
         )
 
     def seconds(self, rounds: int) -> float:
