@@ -56,13 +56,14 @@ class Cluster(Workers):
     def take_chiefs(self, groups: Sequence[Group]) -> None:
         """Puts the chief's values into groups of the model's variables."""
         for group in groups:
-            group.assign(self.replicas.broadcast(group.pack()))
+            for part in group.parts():
+                part.assign_copies(self.replicas.broadcast(part.pack()))
 
     def step(self, step):
         self.worker.step(self.source.batch(self.replicas.index, step))
 
     def mean(self, of, kind, shares=None):
-        own = self._shared(of(self.worker.snapshot()), shares)
+        own = self._shared(of(self.worker.lazy_snapshot()), shares)
         return self._exchange(own, kind)
 
     def mean_sent(self, send, read, shares, summable):
@@ -82,14 +83,14 @@ class Cluster(Workers):
         return [t / tf.reduce_sum(shares) for t in total]
 
     def all_of(self, of, kind):
-        own = of(self.worker.snapshot())
+        own = of(self.worker.lazy_snapshot())
         row = tf.one_hot(self.replicas.index, self.count) * self.count
         # Where there is a 0, NaN would spread.
         (mean,) = self._exchange([tf.where(row > 0, row * own, 0.0)], kind)
         return mean
 
     def each(self, of):
-        return of(self.worker.snapshot())[None]
+        return of(self.worker.lazy_snapshot())[None]
 
     def mean_of(self, rows, kind):
         return self._exchange(self._shared([rows[0]]), kind)[0]
@@ -120,9 +121,11 @@ class Cluster(Workers):
         """Returns the tensors so that their mean is the weighted one."""
         shares = self.all_shares(shares)
         if shares is None:
-            return list(tensors)
+            return tensors
         share = shares[self.replicas.index] * self.count / tf.reduce_sum(shares)
-        return shared(share, tensors)
+        return vectors.Lazy(
+            len(tensors), lambda i: shared(share, [tensors[i]])[0]
+        )
 
     def _gather(self, parts, read):
         """Returns what all workers sent, as it is read: a list for each."""
@@ -141,15 +144,23 @@ class Cluster(Workers):
         return everyones
 
     def _exchange(self, tensors, kind):
+        """Returns the means; a bucket is made when the one before has gone."""
         self.count_exchange(kind, tensors)
-        if kind == "eval" or self.count == 1:
-            return self.replicas.mean(tensors)
-        last = tensors[-1]
-        call = tf.cast(tf.reshape(self.call, [1]), last.dtype)
-        tensors[-1] = tf.concat([last, call], 0)
-        *means, mean = self.replicas.mean(tensors)
+        last = len(tensors) - 1
+        rides = kind != "eval" and self.count > 1
+
+        def travel(i, tensor):
+            if i == last and rides:
+                return self._mean_with_call(tensor)
+            return self.replicas.mean([tensor])[0]
+
+        return vectors.each(tensors, travel)
+
+    def _mean_with_call(self, tensor):
+        call = tf.cast(tf.reshape(self.call, [1]), tensor.dtype)
+        (mean,) = self.replicas.mean([tf.concat([tensor, call], 0)])
         self._heard.assign(mean[-1] > 0)
-        return [*means, tf.ensure_shape(mean[:-1], last.shape)]
+        return tf.ensure_shape(mean[:-1], tensor.shape)
 
     def called(self):
         if self.count == 1:
