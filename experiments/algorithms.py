@@ -62,15 +62,56 @@ class Algorithm:
         )
 
 
+# Those that take a number, as in "epochs:2"; other names are thetas.get's.
+_SCHEDULES = {
+    "interval": fda_tf.thetas.TargetInterval,
+    "epochs": lambda epochs: fda_tf.thetas.TargetInterval(epochs=epochs),
+    "bytes": fda_tf.thetas.TargetBytes,
+    "fdaopt": fda_tf.thetas.FdaOpt,
+}
+
+
+def schedule(theta: float | str) -> fda_tf.thetas.ThetaSchedule:
+    """Returns the schedule that a value of --theta stands for.
+
+    Args:
+        theta: a number; auto, fl, balanced, hpc; interval:STEPS, epochs:E,
+            bytes:PER_STEP or fdaopt:E.
+
+    Raises:
+        ValueError: for what is none of them.
+
+    Example:
+        >>> schedule("auto"), schedule("interval:32"), schedule(1.5)
+        (Auto(), TargetInterval(steps=32.0), Fixed(theta=1.5))
+    """
+    name, colon, number = str(theta).partition(":")
+    if colon and name in _SCHEDULES:
+        try:
+            return _SCHEDULES[name](float(number))
+        except ValueError as error:
+            raise ValueError(f"--theta={theta}: {error}") from error
+    if isinstance(theta, str) and theta not in NAMED:
+        known = [*NAMED, *(f"{name}:NUMBER" for name in _SCHEDULES)]
+        raise ValueError(
+            f"--theta={theta} is neither a number nor known: {', '.join(known)}"
+        )
+    return fda_tf.thetas.get(theta)
+
+
+NAMED = ("auto", *fda_tf.thetas.RULES)
+
+
 def _fda(monitor: str) -> Algorithm:
     return Algorithm(
-        lambda s: fda_tf.VarianceThreshold(s.theta, monitor), {"theta": None}
+        lambda s: fda_tf.VarianceThreshold(schedule(s.theta), monitor),
+        {"theta": None},
     )
 
 
 def _sketch(s: Settings) -> object:
     monitor = fda_tf.SketchMonitor(s.sketch_depth, s.sketch_width, s.seed)
-    return fda_tf.VarianceThreshold(s.theta, monitor)
+    return fda_tf.VarianceThreshold(schedule(s.theta), monitor)
 
 
 def _each_epochs(s: Settings) -> object:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from experiments.algorithms import ALGORITHMS
+from experiments.algorithms import ALGORITHMS, schedule
 from experiments.tasks import TASKS
 
 BACKENDS = ("simulated", "cluster")
@@ -34,7 +34,7 @@ class Settings:
     seed: int
     backend: str
     learning_rate: float
-    theta: float | None = None
+    theta: float | str | None = None
     sketch_depth: int | None = None
     sketch_width: int | None = None
     interval: int | None = None
@@ -124,7 +124,10 @@ def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
     chosen = dict.fromkeys(flags["algorithm"])  # each once, in order
     used = {field for name in chosen for field in ALGORITHMS[name].uses}
     unused = [n for n in SPECIAL if flags.get(n) is not None and n not in used]
-    return [_settings(name, flags) for name in chosen], unused
+    runs = [_settings(name, flags) for name in chosen]
+    for run in runs:
+        ALGORITHMS[run.algorithm].sync(run)  # refuses what does not go together
+    return runs, unused
 
 
 def _settings(name: str, flags: Mapping[str, object]) -> Settings:
@@ -170,12 +173,18 @@ def _check_numbers(flags: Mapping[str, object]) -> None:
         value = flags.get(name)
         if value is not None and not accepts(value):
             raise ValueError(f"--{name} must be {wanted}, got {value}")
+    if flags.get("theta") is not None:
+        schedule(flags["theta"])
 
 
 _WHOLE = ("a whole number of at least 1", lambda v: v >= 1)
 _RATE = ("a number above 0", lambda v: 0 < v < math.inf)
 _RANGES = (
-    ("theta", "a number of at least 0", lambda v: v >= 0),
+    (
+        "theta",
+        "a number of at least 0",
+        lambda v: isinstance(v, str) or v >= 0,
+    ),
     ("target_accuracy", "between 0 and 1", lambda v: 0 < v < 1),
     ("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
     ("sketch_depth", "odd and at least 1", lambda v: v >= 1 and v % 2),

@@ -66,14 +66,20 @@ class Pool:
         runs: the runs of a sweep.
         results_dir: gets a folder for each, and results.csv.
         jobs: processes at once at most; None: one for each core.
+        csv: gets a row for each finished run; those that it has are finished.
     """
 
     def __init__(
-        self, runs: Sequence[Run], results_dir: str, jobs: int | None = None
+        self,
+        runs: Sequence[Run],
+        results_dir: str,
+        jobs: int | None = None,
+        csv: str | None = None,
     ):
         self.folder = pathlib.Path(results_dir)
         self.failed: list[Run] = []
-        self._all = len(runs)
+        self._names = [run.settings.run_id for run in runs]
+        self._csv, self._rows = csv, summary.read(csv)
         self._todo = [run for run in runs if not self._finished(run)]
         self._running: list[_Process] = []
         self._tries: Counter = Counter()
@@ -89,9 +95,9 @@ class Pool:
 
     def train(self) -> None:
         """Returns when all runs are finished or have failed twice."""
-        done = self._all - len(self._todo)
-        self._say(f"{self._all} runs, {done} of them finished before")
-        summary.collect(self.folder)
+        done = len(self._names) - len(self._todo)
+        self._say(f"{len(self._names)} runs, {done} of them finished before")
+        self._collect()
         try:
             with self._screen.status("") as status:
                 while self._todo or self._running:
@@ -102,10 +108,15 @@ class Pool:
         finally:
             for process in self._running:
                 process.end()
-        summary.collect(self.folder)
+        self._collect()
 
     def _finished(self, run: Run) -> bool:
-        return (self.folder / run.settings.run_id / "summary.json").exists()
+        name = run.settings.run_id
+        there = (self.folder / name / "summary.json").exists()
+        return there or name in self._rows
+
+    def _collect(self) -> None:
+        summary.collect(self.folder, self._csv, self._names)
 
     def _look(self) -> None:
         """Takes note of the processes that have ended."""
@@ -115,7 +126,7 @@ class Pool:
             run, name = process.run, process.run.settings.run_id
             if self._finished(run):
                 self._seconds.append(process.seconds)
-                summary.collect(self.folder)
+                self._collect()
                 self._say(f"{name}: {process.seconds:.0f} s; {self._state()}")
             elif self._tries[name] < TRIES:
                 self._todo.append(run)
@@ -145,7 +156,8 @@ class Pool:
 
     def _state(self) -> str:
         left, bad = len(self._todo) + len(self._running), len(self.failed)
-        text = f"{self._all - left - bad} of {self._all} done"
+        known = len(self._names)
+        text = f"{known - left - bad} of {known} done"
         text += f", {bad} failed" if bad else ""
         if left and self._seconds:
             mean = sum(self._seconds) / len(self._seconds)

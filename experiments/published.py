@@ -10,6 +10,7 @@ ours are medians over the seeds, with the smallest and largest beside them.
 
 import argparse
 import csv
+import operator
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -32,9 +33,10 @@ Run = Mapping[str, object]
 
 def key(run: Run) -> Key:
     """What a run of ours and a published one have in common."""
+    theta = run["theta"]
     return (
         *(run[name] for name in ("task", "split", "workers", "algorithm")),
-        float(run["theta"] or 0),
+        theta if isinstance(theta, str) else float(theta or 0),
         run["target_accuracy"],
     )
 
@@ -43,9 +45,13 @@ def grouped(rows: Iterable[Run], sampling: str) -> dict[Key, list[Run]]:
     """The runs of each setting, over the seeds."""
     groups: dict[Key, list[Run]] = {}
     for row in rows:
-        if row["sampling"] == sampling:
+        # A theta that has a name found itself, which theirs did not.
+        if row["sampling"] == sampling and not isinstance(row["theta"], str):
             groups.setdefault(key(row), []).append(row)
-    return dict(sorted(groups.items()))
+    task_split_target = operator.itemgetter(0, 1, 5)
+    return dict(
+        sorted(groups.items(), key=lambda g: (task_split_target(g[0]), g[0]))
+    )
 
 
 def published(path: str) -> dict[Key, tuple[int, int]]:
@@ -91,33 +97,46 @@ def spread(values: Sequence[float], theirs: float) -> str:
     return f"{middle:g} ({min(values):g} to {max(values):g}) | {ratio}"
 
 
-def table(rows: Iterable[Run], path: str, sampling: str) -> list[str]:
-    """The lines of the Markdown table."""
+def tables(rows: Iterable[Run], path: str, sampling: str) -> list[str]:
+    """The lines of a Markdown table for each model, split and target."""
     theirs = published(path)
-    lines = [
-        "| K | algorithm | theta | seeds | steps published | steps ours "
-        "| ratio | syncs published | syncs ours | ratio |",
-        "|---" * 10 + "|",
-    ]
+    lines, before = [], None
     for setting, runs in grouped(rows, sampling).items():
-        _, _, workers, algorithm, theta, _ = setting
+        task, split, workers, algorithm, theta, target = setting
+        if before != (task, split, target):
+            before = task, split, target
+            lines += [
+                "",
+                f"{MODELS.get(task, task)}, {SPLITS.get(split, split)}, to "
+                f"{target:g}:",
+                "",
+                "| K | algorithm | theta | seeds | steps published "
+                "| steps ours | ratio | syncs published | syncs ours | ratio |",
+                "|---" * 10 + "|",
+            ]
         steps, syncs = theirs.get(setting, (0, 0))
-        reached = [run for run in runs if run["reached"]]
-        if not reached:
-            continue
-        ours = [
-            spread([run[f"{what}_to_target"] for run in reached], count)
-            for what, count in (("steps", steps), ("syncs", syncs))
-        ]
         lines.append(
-            f"| {workers} | {algorithm} | {theta or '-'} | {len(reached)} "
-            f"| {steps} | {ours[0]} | {syncs} | {ours[1]} |"
+            f"| {workers} | {algorithm} | {theta or '-'} | {len(runs)} "
+            f"| {_ours(runs, 'steps', steps)} | {_ours(runs, 'syncs', syncs)} |"
         )
     return lines
 
 
+def _ours(runs: Sequence[Run], what: str, theirs: float) -> str:
+    """Three cells: theirs, ours, the ratio; or how far the worst came."""
+    missed = [run for run in runs if not run["reached"]]
+    if not missed:
+        values = [run[f"{what}_to_target"] for run in runs]
+        return f"{theirs or '-'} | {spread(values, theirs)}"
+    worst = min(missed, key=lambda run: run["best_accuracy"])
+    cell = f"{len(missed)} of {len(runs)} not in {worst[what]}"
+    if what == "steps":
+        cell += f" (best {worst['best_accuracy']:.4f})"
+    return f"{theirs or '-'} | {cell} | -"
+
+
 def main() -> None:
-    """Prints a table for each way of sampling."""
+    """Prints the tables of each way of sampling."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--summary", required=True, help="CSV that experiments.run wrote"
@@ -129,7 +148,7 @@ def main() -> None:
     rows = list(summary.read(options.summary).values())
     for sampling in sorted({row["sampling"] for row in rows}):
         print(f"\n--sampling={sampling}\n")
-        print("\n".join(table(rows, options.published, sampling)))
+        print("\n".join(tables(rows, options.published, sampling)))
 
 
 if __name__ == "__main__":

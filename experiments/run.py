@@ -49,12 +49,29 @@ flags.DEFINE_list(
     "sketch, max, exact (FDA by that monitor), local_sgd, fedavg, fedavgm, "
     "fedadam, fedyogi.",
 )
-flags.DEFINE_float(
+
+
+class _Theta(flags.ArgumentParser):
+    """Of --theta: a number, or the name of what finds one."""
+
+    syntactic_help = "a number, or the name of a schedule"
+
+    def parse(self, argument):
+        try:
+            return float(argument)
+        except ValueError:
+            return argument
+
+
+flags.DEFINE(
+    _Theta(),
     "theta",
     None,
     "FDA: synchronise when the estimated model variance exceeds this (squared "
     "norm of weights, 0 or more; "
-    f"{_each(3, 1.5, 50, 300, 600, 50, 2, 2, 2, 2)}).",
+    f"{_each(3, 1.5, 50, 300, 600, 50, 2, 2, 2, 2)}); or what finds it: auto, "
+    "interval:STEPS, epochs:E, bytes:PER_STEP, fdaopt:E, fl, balanced, hpc.",
+    serializer=flags.ArgumentSerializer(),
 )
 flags.DEFINE_integer("workers", 5, "K, 1 or more.")
 flags.DEFINE_string(

@@ -136,7 +136,7 @@ def _cells(algorithm: str, row: Mapping[str, Any]) -> list[str]:
     elif algorithm == "max":  # it knows no variance, only who exceeds theta
         against = f"{variance:.0%}>{row['theta']:g}"
     else:
-        against = f"{variance:.2f}/{row['theta']:g}"
+        against = f"{variance:.2f}/{row['theta']:.4g}"
     return [
         str(row["step"]),
         "" if accuracy is None else f"{accuracy:.4f}",

@@ -112,14 +112,14 @@ def dashes(number: int) -> object:
     return _DASHES[number % len(_DASHES)]
 
 
-def theta(value: float) -> str:
+def theta(value: float | str) -> str:
     """How pictures write a threshold.
 
     Example:
-        >>> theta(1.50)
-        'Θ = 1.5'
+        >>> theta(1.50), theta("auto")
+        ('Θ = 1.5', 'Θ auto')
     """
-    return f"Θ = {value:g}"
+    return f"Θ {value}" if isinstance(value, str) else f"Θ = {value:g}"
 
 
 def bytes_axis(axis: Any, label: str) -> None:

@@ -59,7 +59,13 @@ def append(
     path: str, settings: Settings, summary: Mapping[str, object]
 ) -> None:
     """Adds the row of a finished run; a row that it had is replaced."""
-    row = {"run_id": settings.run_id, **dataclasses.asdict(settings), **summary}
+    _add(
+        path,
+        {"run_id": settings.run_id, **dataclasses.asdict(settings), **summary},
+    )
+
+
+def _add(path: str, row: Mapping[str, object]) -> None:
     known = read(path)
     file = pathlib.Path(path)
     if row["run_id"] not in known and known and _has_all(file):
@@ -79,13 +85,19 @@ def _has_all(file: pathlib.Path) -> bool:
         return next(csv.reader(out)) == list(COLUMNS)
 
 
-def collect(results_dir: str | os.PathLike) -> None:
+def collect(
+    results_dir: str | os.PathLike,
+    path: str | None = None,
+    wanted: Sequence[str] = (),
+) -> None:
     """Writes results.csv: a row for each finished run of a folder, by name.
 
     It appears as a whole; of two that write at once, the second waits.
 
     Args:
         results_dir: has a folder for each run, and gets the file.
+        path: of a CSV that gets the rows of runs that it has not, too.
+        wanted: RUN_IDs whose rows go there.
     """
     folder = pathlib.Path(results_dir)
     with open(folder / ".results.lock", "w") as lock:
@@ -95,6 +107,11 @@ def collect(results_dir: str | os.PathLike) -> None:
         partial = folder / "results.partial"
         results.write_csv(partial, COLUMNS, rows)
         os.replace(partial, folder / "results.csv")
+        known = read(path)
+        for row in rows:
+            name = row["run_id"]
+            if path and name in wanted and name not in known:
+                _add(path, {column: row.get(column) for column in COLUMNS})
 
 
 def _row(folder: pathlib.Path) -> dict[str, object] | None:

@@ -4,7 +4,8 @@ Each run is a process of `experiments.run`, whose flags may be given here too
 and are passed on; what the command line gives goes before what a preset says.
 Runs that are finished are skipped and failed ones tried once more, so that a
 sweep that was killed goes on when it is started again. RESULTS_DIR has a
-folder for each run, with its run.log, and results.csv.
+folder for each run, with its run.log, and results.csv. --summary=FILE keeps
+the rows in one small CSV, too, and skips what has its row there.
 
   python -m experiments.sweep --preset=lenet5_iid
   python -m experiments.sweep --preset=lenet5_iid --workers=5 --seed=0
@@ -76,15 +77,14 @@ def _stop(*_) -> None:
 
 
 def _sweep() -> int:
-    from experiments import grid, job_array, pool, results
+    from experiments import grid, job_array, pool, results, summary
 
     given = {flag.name: flag for flag in FLAGS.get_flags_for_module(run)}
-    for name in ("summary", "overwrite"):
-        if given[name].present:
-            raise ValueError(
-                f"--{name} is not for a sweep, which writes results.csv and "
-                "skips what is finished; remove a run's folder to train again"
-            )
+    if given["overwrite"].present:
+        raise ValueError(
+            "--overwrite is not for a sweep, which skips what is finished; "
+            "remove a run's folder, and its row, to train again"
+        )
     if (FLAGS.preset is None) == (FLAGS.grid is None):
         known = ", ".join(grid.PRESETS)
         raise ValueError(
@@ -97,9 +97,14 @@ def _sweep() -> int:
     runs = grid.runs(grids, given)
     folder = pathlib.Path(FLAGS.results_dir)
     results.check_writable("results_dir", FLAGS.results_dir, folder)
+    if FLAGS.summary:
+        where = pathlib.Path(FLAGS.summary).parent
+        results.check_writable("summary", FLAGS.summary, where)
     if FLAGS.slurm:
+        rows = summary.read(FLAGS.summary)
+        runs = [run for run in runs if run.settings.run_id not in rows]
         return job_array.write(FLAGS.slurm, runs, FLAGS.results_dir)
-    trained = pool.Pool(runs, FLAGS.results_dir, FLAGS.jobs)
+    trained = pool.Pool(runs, FLAGS.results_dir, FLAGS.jobs, FLAGS.summary)
     trained.train()
     failed = [each.settings.run_id for each in trained.failed]
     for name in failed:

@@ -54,6 +54,19 @@ def test_defaults_are_the_task_s():
     assert not unused
 
 
+def test_theta_by_name():
+    thetas = fda_tf.thetas
+    for text, kind in (
+        ("auto", thetas.Auto),
+        ("hpc", thetas.PerParameter),
+        ("fdaopt:4", thetas.FdaOpt),
+        ("bytes:1e3", thetas.TargetBytes),
+    ):
+        (run,), _ = plan(algorithm=["linear"], theta=text)
+        assert run.theta == text
+        assert isinstance(ALGORITHMS["linear"].parts(run).sync.theta, kind)
+
+
 def test_flags_beat_defaults():
     (fedadam,), _ = plan(
         algorithm=["fedadam"], learning_rate=0.5, server_learning_rate=0.25
@@ -90,7 +103,7 @@ def test_run_id_never_collides():
     other = {
         "task": ["lenet5_mnist"],
         "algorithm": [["linear"], ["naive"]],
-        "theta": [1.25, 12.5, 125.0, 1e-5, 1e5, 1e-50, math.inf],
+        "theta": [1.25, 12.5, 125.0, 1e-5, 1e5, 1e-50, math.inf, "auto"],
         "workers": [6, 15],
         "split": ["label:0", "label:0,8", "label:8", "shards:2", "natural"],
         "sampling": ["independent"],

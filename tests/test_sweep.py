@@ -124,6 +124,21 @@ def test_what_another_sweep_trains_is_waited_for(train, tmp_path, capsys):
     assert len(read(tmp_path / "results.csv")) == 2
 
 
+def test_what_has_its_row_is_finished(train, tmp_path, capsys):
+    wanted, csv = jobs("finish", "finish"), tmp_path / "kept" / "all.csv"
+    names = [run.settings.run_id for run in wanted]
+    values = dict.fromkeys(results.SUMMARY, 1)
+    summary.append(str(csv), wanted[0].settings, values)
+    before = csv.read_text()
+    train(wanted, csv=str(csv))
+    assert "2 runs, 1 of them finished before" in capsys.readouterr().out
+    assert [run for run, _ in times(tmp_path, "begun")] == names[1:]
+    # Its own row comes below what was there, once, whoever else writes.
+    train(wanted, csv=str(csv))
+    assert csv.read_text().startswith(before)
+    assert [row["run_id"] for row in read(csv)] == names
+
+
 def test_half_a_run_is_no_row(tmp_path):
     for name in ("half", "whole"):
         (tmp_path / name).mkdir()

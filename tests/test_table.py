@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from command_line import SMALL, command, plan
 
-from experiments import config, results, runner, show, summary, table
+from experiments import (
+    config,
+    published,
+    results,
+    runner,
+    show,
+    summary,
+    table,
+)
 
 
 def _row(step, accuracy):
@@ -122,3 +130,44 @@ def test_json_is_strict(tmp_path):
     assert json.loads(path.read_text()) == {
         "a": None, "b": "inf", "c": 0.5, "d": [1],
     }  # fmt: skip
+
+
+# --- Ours beside theirs
+
+
+def test_ours_beside_the_published(tmp_path):
+    path = tmp_path / "published.csv"
+    path.write_text(
+        "model,strategy,K,theta,distribution,target,reached,steps,"
+        "syncs_completed\n"
+        "LeNet-5,linear,5,0.5,IID,0.98,1,3000,100\n"
+        "LeNet-5,linear,5,0.5,60% sorted,0.98,1,4000,200\n"
+        "LeNet-5,FedAdam,5,0.0,IID,0.98,0,,\n"
+    )
+
+    def run(seed, steps, **changes):
+        return {
+            "task": "lenet5_mnist", "split": "iid", "workers": 5,
+            "algorithm": "linear", "theta": 0.5, "target_accuracy": 0.98,
+            "sampling": "passes", "seed": seed, "reached": True,
+            "steps_to_target": steps, "syncs_to_target": steps // 20,
+            "steps": steps, "syncs": steps // 20, "best_accuracy": 0.9812,
+        } | changes  # fmt: skip
+
+    rows = [run(0, 2400), run(1, 3300), run(2, 3000)]
+    rows += [run(0, 3000, split="sorted:0.6"), run(0, 60, theta="auto")]
+    far = {"reached": False, "best_accuracy": 0.97123}
+    rows += [run(0, 5000, algorithm="fedadam", theta=None, **far)]
+    lines = published.tables(rows, str(path), "passes")
+    assert [line for line in lines if line and "K |" not in line] == [
+        "LeNet-5, IID, to 0.98:",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        "| 5 | fedadam | - | 1 | - | 1 of 1 not in 5000 (best 0.9712) | - "
+        "| - | 1 of 1 not in 250 | - |",
+        "| 5 | linear | 0.5 | 3 | 3000 | 3000 (2400 to 3300) | 1.00 "
+        "| 100 | 150 (120 to 165) | 1.50 |",
+        "LeNet-5, 60% sorted, to 0.98:",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        "| 5 | linear | 0.5 | 1 | 4000 | 3000 (3000 to 3000) | 0.75 "
+        "| 200 | 150 (150 to 150) | 0.75 |",
+    ]

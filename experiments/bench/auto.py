@@ -43,8 +43,7 @@ flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights and batches.")
 flags.DEFINE_list(
     "theta",
     [*(f"{theta:g}" for theta in GRID), "auto"],
-    "Numbers, names that `thetas.get` knows, and interval:STEPS, epochs:E, "
-    "bytes:PER_STEP, fdaopt:E.",
+    "Numbers and names, as --theta of experiments.run.",
 )
 flags.DEFINE_string("split", None, "Who has which data; default: the task's.")
 flags.DEFINE_integer("workers", 5, "K.")
@@ -52,22 +51,6 @@ flags.DEFINE_integer("evaluate_every", 20, "Steps between evaluations.")
 flags.DEFINE_integer("test_samples", 2000, "Samples to evaluate on, at most.")
 flags.DEFINE_string("data_dir", None, "Folder with the data sets.")
 flags.DEFINE_string("out", "auto.csv", "File that gets a row for each run.")
-
-
-def schedule(name: str):
-    """Returns the schedule of a name, such as `epochs:2`, `auto` or `1.5`."""
-    from fda_tf import thetas
-
-    kinds = {
-        "interval": thetas.TargetInterval,
-        "epochs": lambda epochs: thetas.TargetInterval(epochs=epochs),
-        "bytes": thetas.TargetBytes,
-        "fdaopt": thetas.FdaOpt,
-    }
-    kind, _, number = name.partition(":")
-    if kind in kinds:
-        return kinds[kind](float(number))
-    return thetas.get(float(name) if _is_number(name) else name)
 
 
 def samples(task, split: str, seed: int):
@@ -98,7 +81,7 @@ def train(task, shards, test, theta: str, seed: int):
         shards,
         steps=limit,
         seed=seed,
-        sync=fda_tf.VarianceThreshold(schedule(theta), "sketch"),
+        sync=fda_tf.VarianceThreshold(_schedule(theta), "sketch"),
         validation_data=test,
         evaluate_every=FLAGS.evaluate_every,
         on_evaluation=lambda row: row["val_accuracy"] > target,
@@ -175,6 +158,12 @@ def best(thetas: dict) -> str | None:
     limit = 1.2 * min(mean(runs, "steps") for runs in fixed.values())
     good = [t for t in fixed if mean(fixed[t], "steps") <= limit]
     return min(good, key=lambda t: mean(fixed[t], "bytes"))
+
+
+def _schedule(text: str):
+    from experiments.algorithms import schedule
+
+    return schedule(float(text) if _is_number(text) else text)
 
 
 def _is_number(text):

@@ -1,13 +1,17 @@
-"""What a check costs: the time of a step with it against one without.
+"""What talking costs: the time of a step with it against one without.
 
-Two processes (or more) train LeNet-5 in one running cluster. Theta is
-infinite, so that nothing is synchronised: the cascade then sends the norm
-alone, as it does in the quiet part of a round; at the end of one it sends
-what "sketch, whole" does. Blocks of steps without any exchange and with one
-kind of check alternate; each pair gives a ratio.
+Two processes (or more) train a model in one running cluster. Blocks of steps
+without any exchange and with one kind of exchange alternate; each pair gives a
+ratio.
 
   python -m experiments.bench.overhead                  # on this machine
+  python -m experiments.bench.overhead --model=vgg16star_mnist --steps=10
   python -m experiments.bench.overhead --rate=10mbit    # root: hosts of a lab
+
+For checks, theta is infinite, so that nothing is synchronised: the cascade
+then sends the norm alone, as it does in the quiet part of a round; at the end
+of one it sends what "sketch, whole" does. "FDA" is the sketch as it is by
+default, with the task's theta, and synchronises when that is exceeded.
 
 A block's time is that of its slowest worker; CPU seconds are of all workers.
 """
@@ -15,26 +19,39 @@ A block's time is that of its slowest worker; CPU seconds are of all workers.
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import time
 
+import numpy as np
 from absl import app, flags
 
+from experiments.bench import measured, profiled
+
 FLAGS = flags.FLAGS
+flags.DEFINE_enum(
+    "model",
+    "lenet5_mnist",
+    ["lenet5_mnist", "vgg16star_mnist", "dense20m"],
+    "A task's, or three dense layers of 20 M parameters.",
+)
 flags.DEFINE_integer("workers", 2, "Processes.")
 flags.DEFINE_string("rate", None, "Of each host's cable, such as 10mbit.")
 flags.DEFINE_integer("pairs", 15, "Blocks of each kind.")
 flags.DEFINE_integer("steps", 100, "In a block.")
 flags.DEFINE_multi_string("only", [], "A kind to measure; by default all.")
+flags.DEFINE_bool("profile", False, "Say which operations take the time.")
 flags.DEFINE_bool("worker", False, "This is one of the processes.")
 
-COLUMNS = ("kind", "ms/step", "ratio", "interval", "cpu ms/step", "cpu ratio")
+COLUMNS = (
+    "kind", "ms", "local_ms", "ratio", "interval", "cpu_ms", "cpu_ratio",
+    "syncs",
+)  # fmt: skip
+THETAS = {"lenet5_mnist": 1.5, "vgg16star_mnist": 50.0, "dense20m": 50.0}
 
 
 def kinds() -> dict:
-    """Returns name -> sync policy, with a theta that is never exceeded."""
+    """Returns name -> sync policy; checks find no theta exceeded."""
     import fda_tf
 
     def check(monitor, **options):
@@ -60,12 +77,37 @@ def kinds() -> dict:
         "sketch, overlap, every 16": check(
             "sketch", check_every=16, overlap=True
         ),
+        "FDA": fda_tf.VarianceThreshold(THETAS[FLAGS.model], "sketch"),
+        "local SGD, H = 32": fda_tf.Every(steps=32),
+        "synchronous": fda_tf.EveryStep(),
     }
+
+
+def build():
+    """Returns the model of --model, compiled."""
+    import keras
+
+    from experiments.tasks import TASKS
+
+    if FLAGS.model in TASKS:
+        return TASKS[FLAGS.model].build(0)
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Dense(4096, "relu") for _ in range(2)]
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Flatten(),
+            *layers,
+            keras.layers.Dense(10),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-4), loss)
+    return model
 
 
 def measure() -> None:
     """Measures as one of the workers; the chief prints JSON."""
-    import numpy as np
     import tensorflow as tf
 
     import fda_tf
@@ -73,7 +115,6 @@ def measure() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     replicas = fda_tf.connect()
     from experiments import datasets
-    from experiments.tasks import TASKS
     from fda_tf import cluster, data, training, worker
 
     shipped = datasets.load("mnist5000")
@@ -82,9 +123,10 @@ def measure() -> None:
     source = data.ArraySource(
         [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
     )
-    model = TASKS["lenet5_mnist"].build(0)
     home = cluster.Cluster(
-        worker.Worker(model, source.example(), source.spec()), source, replicas
+        worker.Worker(build(), source.example(), source.spec()),
+        source,
+        replicas,
     )
 
     def make(sync):
@@ -105,36 +147,48 @@ def measure() -> None:
             times[name].append(pair)
     rows = []
     for name in wanted:
-        everyones = replicas.gather(np.array(times[name]))
+        each = replicas.gather(np.array(times[name]))
         rows.append(
-            _row(name, everyones[..., 0].max(0), everyones[..., 1].sum(0))
+            _row(name, each[..., 0].max(0), each[..., 1].sum(0))
+            | {"syncs": each[0, :, 1, 2].sum()}
         )
+    profiles = {}
+    if FLAGS.profile:
+        for name, loop in {"local only": local, **loops}.items():
+            replicas.sum(1)
+            profiles[name] = _profile(loop)
     if replicas.is_chief:
-        print(json.dumps({"rows": rows}), flush=True)
+        result = {"rows": rows, "profile_ms": profiles}
+        print(json.dumps(result), flush=True)
 
 
-def _block(loop, steps) -> tuple[float, float]:
-    """Returns (seconds, CPU seconds) of one step, over a block."""
+def _block(loop, steps) -> tuple[float, float, float]:
+    """Returns (seconds, CPU seconds) of a step, over a block, and its syncs."""
+    before = int(loop.syncs)
     wall, cpu = time.perf_counter(), time.process_time()
     loop.run(steps).cause.numpy()
     cpu = time.process_time() - cpu
-    return (time.perf_counter() - wall) / steps, cpu / steps
+    wall = time.perf_counter() - wall
+    return wall / steps, cpu / steps, int(loop.syncs) - before
+
+
+def _profile(loop) -> dict[str, float]:
+    """Returns operation -> ms a step on this worker, the largest first."""
+    times = profiled.operations(lambda: _block(loop, FLAGS.steps))
+    return {name: ms / FLAGS.steps for name, ms in list(times.items())[:12]}
 
 
 def _row(name, wall, cpu) -> dict:
     """Returns the row of a kind, from [pairs, 2] of seconds a step."""
-    ratios, cpu_ratios = (sorted(t[:, 1] / t[:, 0]) for t in (wall, cpu))
-    # The median's interval by order statistics: 96 % for 15 pairs.
-    low = max(0, round(len(ratios) / 2 - len(ratios) ** 0.5))
+    local, own = 1e3 * np.median(wall, 0)
     return {
         "kind": name,
-        "ms": 1e3 * statistics.median(wall[:, 1]),
-        "local_ms": 1e3 * statistics.median(wall[:, 0]),
-        "ratio": statistics.median(ratios),
-        "interval": [ratios[low], ratios[-1 - low]],
-        "cpu_ms": 1e3 * statistics.median(cpu[:, 1]),
-        "cpu_local_ms": 1e3 * statistics.median(cpu[:, 0]),
-        "cpu_ratio": statistics.median(cpu_ratios),
+        "ms": own,
+        "local_ms": local,
+        **measured.ratio(wall[:, ::-1]),
+        "cpu_ms": 1e3 * np.median(cpu[:, 1]),
+        "cpu_local_ms": 1e3 * np.median(cpu[:, 0]),
+        "cpu_ratio": np.median(cpu[:, 1] / cpu[:, 0]),
     }
 
 
@@ -165,6 +219,8 @@ def main(_) -> None:
 
     command = [sys.executable, "-m", "experiments.bench.overhead", "--worker"]
     command += [f"--pairs={FLAGS.pairs}", f"--steps={FLAGS.steps}"]
+    command += [f"--model={FLAGS.model}"]
+    command += ["--profile"] if FLAGS.profile else []
     command += [f"--only={name}" for name in FLAGS.only]
     if FLAGS.rate:
         with netlab.Hosts(FLAGS.workers, FLAGS.rate) as hosts:
@@ -177,15 +233,13 @@ def main(_) -> None:
         result = start(
             [command] * FLAGS.workers, launch.tf_configs(FLAGS.workers)
         )
-    print("  ".join(COLUMNS))
-    for row in result["rows"]:
-        low, high = row["interval"]
-        print(
-            f"{row['kind']:26}{row['ms']:8.2f}{row['ratio']:8.3f}"
-            f"  {low:.3f}-{high:.3f}{row['cpu_ms']:8.2f}{row['cpu_ratio']:8.3f}"
-        )
-    names = ("workers", "rate", "pairs", "steps")
-    print(json.dumps(result | {n: getattr(FLAGS, n) for n in names}))
+    names = ("model", "workers", "rate", "pairs", "steps")
+    about = {name: getattr(FLAGS, name) for name in names}
+    for kind, times in result["profile_ms"].items():
+        print(f"{kind}, ms a step on the chief, by operation:")
+        print("  " + ", ".join(f"{op} {ms:.3g}" for op, ms in times.items()))
+    about["profile_ms"] = result["profile_ms"]
+    measured.show(result["rows"], COLUMNS, about)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ their seeds only.
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -86,7 +87,8 @@ def _cases(runs: Iterable[Run]) -> Experiment:
 def _order(run: Run) -> tuple:
     s = run.settings
     place = list(style.LOOKS).index(s.algorithm)
-    return s.workers, place, s.theta or 0, s.interval or 0, str(s)
+    theta = math.inf if isinstance(s.theta, str) else s.theta or 0
+    return s.workers, place, theta, s.interval or 0, str(s)
 
 
 def _text(settings: Settings, others: Sequence[Settings]) -> str:

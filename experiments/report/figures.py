@@ -127,7 +127,7 @@ def _theta_lines(found: list[Case], what: str, dash: int) -> list[costs.Line]:
         text = f"{case.text}, K = {workers}"
         if not case.median(what):
             continue
-        if theta is None:
+        if theta is None or isinstance(theta, str):
             cost = _spread([case], what)
             level.append(
                 costs.Line(case.settings.algorithm, text, [np.nan], cost, dash)
