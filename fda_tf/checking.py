@@ -157,12 +157,14 @@ class Check:
         return self.workers.mean(lambda s: [part(state(s))], "state")[0]
 
     def _norm(self, snapshot):
-        drift = vectors.subtract(snapshot.weights, self._w0)
+        drift = vectors.difference(snapshot.weights, self._w0)
         return [vectors.squared_norm(drift)[None]]
 
     def _state(self, theta):
         def state(snapshot):
-            drift = vectors.subtract(snapshot.weights, self._w0)
+            drift = vectors.difference(snapshot.weights, self._w0)
+            if not self.monitor.one_pass:
+                drift = tuple(drift)
             sent = self.monitor.state(drift, theta)
             if sent.shape != [self.monitor.floats]:
                 raise ValueError(

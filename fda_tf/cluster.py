@@ -56,13 +56,14 @@ class Cluster(Workers):
     def take_chiefs(self, groups: Sequence[Group]) -> None:
         """Puts the chief's values into groups of the model's variables."""
         for group in groups:
-            group.assign(self.replicas.broadcast(group.pack()))
+            for part in group.parts():
+                part.assign_copies(self.replicas.broadcast(part.pack()))
 
     def step(self, step):
         self.worker.step(self.source.batch(self.replicas.index, step))
 
     def mean(self, of, kind, shares=None):
-        own = self._shared(of(self.worker.snapshot()), shares)
+        own = self._shared(of(self.worker.lazy_snapshot()), shares)
         return self._exchange(own, kind)
 
     def mean_sent(self, send, read, shares, summable):
@@ -82,14 +83,14 @@ class Cluster(Workers):
         return [t / tf.reduce_sum(shares) for t in total]
 
     def all_of(self, of, kind):
-        own = of(self.worker.snapshot())
+        own = of(self.worker.lazy_snapshot())
         row = tf.one_hot(self.replicas.index, self.count) * self.count
         # Where there is a 0, NaN would spread.
         (mean,) = self._exchange([tf.where(row > 0, row * own, 0.0)], kind)
         return mean
 
     def each(self, of):
-        return of(self.worker.snapshot())[None]
+        return of(self.worker.lazy_snapshot())[None]
 
     def mean_of(self, rows, kind):
         return self._exchange(self._shared([rows[0]]), kind)[0]

@@ -90,7 +90,7 @@ class Exchange:
         return tf.sqrt(self.workers.all_of(self._squared_norm, "state"))
 
     def _squared_norm(self, snapshot: Snapshot) -> tf.Tensor:
-        drift = vectors.subtract(snapshot.weights, self._w0)
+        drift = vectors.difference(snapshot.weights, self._w0)
         return vectors.squared_norm(drift)
 
     def _send(self, k, snapshot, step, scales) -> Sent:

@@ -6,14 +6,45 @@ tensors that, put end to end, are the whole. Their number depends on the size
 alone, never on how many tensors the model has.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 BUCKET_SIZE = 16 * 2**20  # numbers: 64 MB of float32
 
-Vector = tuple[tf.Tensor, ...]
+Vector = Sequence[tf.Tensor]
+
+
+class Lazy(Sequence):
+    """A vector whose buckets are made when asked for, each time anew.
+
+    Gone through by `each`, it takes the memory of one bucket, not of all. It
+    is for use at once: what it is made of must not change before.
+
+    Args:
+      count: of buckets.
+      bucket: makes bucket number i.
+
+    Example:
+      >>> lazy = Lazy(2, lambda i: tf.fill([1], float(i)))
+      >>> [float(b[0]) for b in lazy], len(lazy + lazy)
+      ([0.0, 1.0], 4)
+    """
+
+    def __init__(self, count: int, bucket: Callable[[int], tf.Tensor]):
+        self._count, self._bucket = count, bucket
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> tf.Tensor:
+        if not 0 <= i < self._count:
+            raise IndexError(f"Bucket {i} of {self._count}.")
+        return self._bucket(i)
+
+    def __add__(self, other: Vector) -> Vector:
+        return (*self, *other)
 
 
 class Piece(NamedTuple):
@@ -67,11 +98,14 @@ class Layout:
     def pack(self, tensors: Sequence[tf.Tensor]) -> Vector:
         """Returns the flat buckets of tensors that have the layout's shapes."""
         flat = [tf.reshape(tensor, [-1]) for tensor in tensors]
-        packed = []
-        for pieces in self._buckets:
-            runs = [_run(flat[p.tensor], p) for p in pieces]
-            packed.append(runs[0] if len(runs) == 1 else tf.concat(runs, 0))
-        return tuple(packed)
+        return tuple(
+            self.bucket(i, flat.__getitem__) for i in range(len(self._buckets))
+        )
+
+    def bucket(self, i: int, flat: Callable[[int], tf.Tensor]) -> tf.Tensor:
+        """Returns bucket i; `flat` makes the flattened tensor of a number."""
+        runs = [_run(flat(p.tensor), p) for p in self._buckets[i]]
+        return runs[0] if len(runs) == 1 else tf.concat(runs, 0)
 
     def unpack(self, vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the shaped tensors of which `pack` made the vector."""
@@ -88,9 +122,34 @@ class Layout:
         ]
 
 
+def each(vector: Vector, of: Callable[[int, tf.Tensor], Any]) -> list[Any]:
+    """Returns `of(i, bucket)` of each bucket, one after another in graphs.
+
+    Args:
+      vector: flat buckets.
+      of: makes tensors of a bucket; for them all of it is needed.
+
+    Example:
+      >>> each([tf.ones(2), tf.ones(3)], lambda i, b: int(tf.size(b)))
+      [2, 3]
+    """
+    results, before = [], []
+    for i in range(len(vector)):
+        with tf.control_dependencies(before):
+            results.append(of(i, vector[i]))
+        if not tf.executing_eagerly():
+            before = tf.nest.flatten(results[-1])
+    return results
+
+
 def subtract(u: Sequence[tf.Tensor], v: Sequence[tf.Tensor]) -> Vector:
     """Returns u - v, bucket by bucket."""
     return tuple(a - b for a, b in zip(u, v, strict=True))
+
+
+def difference(u: Vector, v: Vector) -> Lazy:
+    """Returns u - v, the buckets of which are made when asked for."""
+    return Lazy(len(u), lambda i: u[i] - v[i])
 
 
 def squared_norm(vector: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -103,20 +162,29 @@ def squared_norm(vector: Sequence[tf.Tensor]) -> tf.Tensor:
       >>> float(squared_norm([tf.constant([3.0]), tf.constant([4.0])]))
       25.0
     """
-    return 2.0 * tf.add_n([tf.nn.l2_loss(bucket) for bucket in vector])
+    return squared_norm_and(vector)[0]
 
 
-def dot(u: Sequence[tf.Tensor], v: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns <u, v>, a float32 scalar.
+def squared_norm_and(
+    vector: Vector, *linear: Callable[[int, tf.Tensor], tf.Tensor]
+) -> list[tf.Tensor]:
+    """Returns ||v||^2 and linear maps of v, in one pass over its buckets.
 
-    Product and sum take a tenth of the time of `tensordot`, a matrix product
-    of one row, and the sum is a tree.
+    Args:
+      vector: v.
+      *linear: each makes its part of the map from a bucket and its number.
 
     Example:
-      >>> float(dot([tf.constant([1.0, 2.0])], [tf.constant([3.0, 4.0])]))
-      11.0
+      >>> v = [tf.constant([3.0]), tf.constant([4.0])]
+      >>> [float(t) for t in squared_norm_and(v, lambda i, b: b[0])]
+      [25.0, 7.0]
     """
-    return tf.add_n([tf.reduce_sum(a * b) for a, b in zip(u, v, strict=True)])
+
+    def parts(i, bucket):
+        return [tf.nn.l2_loss(bucket), *(part(i, bucket) for part in linear)]
+
+    half, *maps = map(tf.add_n, zip(*each(vector, parts), strict=True))
+    return [2.0 * half, *maps]
 
 
 def variables(vector: Sequence[tf.Tensor], name: str) -> list[tf.Variable]:

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.python.framework import auto_control_deps_utils
 
 from fda_tf import fedprox, server, vectors
-from fda_tf.vectors import Layout, Vector
+from fda_tf.vectors import Layout, Lazy, Vector
 
 
 class Snapshot(NamedTuple):
@@ -29,9 +29,40 @@ class Group(NamedTuple):
         """Returns the variables' values as flat buckets."""
         return self.layout.pack([v.read_value() for v in self.variables])
 
+    def lazy(self) -> Lazy:
+        """Returns the values as they are when a bucket is asked for."""
+
+        def flat(i):
+            return tf.reshape(self.variables[i].read_value(), [-1])
+
+        layout = self.layout
+        return Lazy(len(layout.bucket_sizes), lambda i: layout.bucket(i, flat))
+
     def assign(self, vector: Sequence[tf.Tensor]) -> None:
         """Puts the values of flat buckets into the variables."""
         vectors.assign(self.variables, self.layout.unpack(vector))
+
+    def assign_copies(self, vector: Sequence[tf.Tensor]) -> None:
+        """Does so, with memory of each variable's own.
+
+        Else those of a bucket share it, and one that never changes, such as a
+        learning rate, keeps all of it.
+        """
+        values = self.layout.unpack(vector)
+        copies = [tf.raw_ops.DeepCopy(x=value) for value in values]
+        vectors.assign(self.variables, copies)
+
+    def parts(self) -> list["Group"]:
+        """Returns the variables in groups of at most a bucket, or of one."""
+        parts: list[list[tf.Variable]] = [[]]
+        room = vectors.BUCKET_SIZE
+        for variable in self.variables:
+            room -= variable.shape.num_elements()
+            if room < 0 and parts[-1]:
+                parts.append([])
+                room = vectors.BUCKET_SIZE - variable.shape.num_elements()
+            parts[-1].append(variable)
+        return [_group(part) for part in parts if part]
 
 
 class Worker:
@@ -99,6 +130,10 @@ class Worker:
     def snapshot(self) -> Snapshot:
         """Returns the weights and statistics as flat vectors."""
         return Snapshot(self.weights.pack(), self.statistics.pack())
+
+    def lazy_snapshot(self) -> Snapshot:
+        """Returns a snapshot for use at once, made bucket by bucket."""
+        return Snapshot(self.weights.lazy(), self.statistics.lazy())
 
     def assign(self, snapshot: Snapshot) -> None:
         """Puts a snapshot into the model; empty statistics stay as they are."""

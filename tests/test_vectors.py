@@ -44,7 +44,11 @@ def test_norm_dot_and_difference():
     u = (tf.constant([1.0, 2.0]), tf.constant([3.0]))
     v = (tf.constant([0.0, 4.0]), tf.constant([-1.0]))
     assert float(vectors.squared_norm(u)) == 14
-    assert float(vectors.dot(u, v)) == 5
+    norm, dot = vectors.squared_norm_and(
+        vectors.difference(u, v),
+        lambda i, bucket: tf.tensordot(u[i], bucket, 1),
+    )
+    assert (float(norm), float(dot)) == (21, 9)
     np.testing.assert_array_equal(
         np.concatenate(vectors.subtract(u, v)), [1, -2, 4]
     )
@@ -63,3 +67,21 @@ def test_variables_hold_buckets():
     vectors.assign(held, (tf.constant([3.0]), tf.constant([4.0])))
     assert [float(v[0]) for v in held] == [3.0, 4.0]
     assert not any(v.trainable for v in held)
+
+
+def test_each_makes_a_bucket_when_the_one_before_is_done():
+    weights = tf.Variable([1.0, 2.0])
+
+    @tf.function
+    def norm():
+        lazy = vectors.Lazy(3, lambda i: weights.read_value())
+        return vectors.squared_norm(lazy)
+
+    operations = norm.get_concrete_function().graph.get_operations()
+    reads, losses = (
+        [op for op in operations if op.type == kind]
+        for kind in ("ReadVariableOp", "L2Loss")
+    )
+    waits = [list(read.control_inputs) for read in reads]
+    assert waits == [[], losses[:1], losses[1:2]]
+    assert float(norm()) == 15

@@ -1,0 +1,65 @@
+"""Processes that a benchmark starts: each has an end, and prints JSON last."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+
+from fda_tf import launch
+
+
+def run(
+    command: Sequence[str],
+    workers: int = 1,
+    timeout: float = 400.0,
+    env: Mapping[str, str] | None = None,
+) -> list[dict]:
+    """Runs a command, or as many of it as a job has workers.
+
+    Args:
+      command: what to run; it prints a JSON object on its last line.
+      workers: processes; more than one have a TF_CONFIG each.
+      timeout: seconds for all of them.
+      env: more environment variables.
+
+    Returns:
+      What each one printed last.
+
+    Raises:
+      SystemExit: if one failed, or took too long; says what it wrote.
+    """
+    configs = launch.tf_configs(workers) if workers > 1 else [""]
+    outputs = [tempfile.TemporaryFile("w+") for _ in configs]
+    errors = [tempfile.TemporaryFile("w+") for _ in configs]
+    jobs = [
+        subprocess.Popen(
+            command,
+            env=os.environ
+            | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": config, **(env or {})},
+            stdout=output,
+            stderr=error,
+        )
+        for config, output, error in zip(configs, outputs, errors, strict=True)
+    ]
+    end = time.monotonic() + timeout
+    try:
+        for job in jobs:
+            job.wait(max(0.0, end - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        sys.exit(f"{' '.join(command)} took more than {timeout:g} s.")
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+    for job, error in zip(jobs, errors, strict=True):
+        if job.returncode:
+            error.seek(0)
+            sys.exit(f"{' '.join(command)} failed:\n{error.read()[-3000:]}")
+    printed = []
+    for output in outputs:
+        output.seek(0)
+        printed.append(json.loads(output.read().splitlines()[-1]))
+    return printed
