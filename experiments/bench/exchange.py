@@ -15,13 +15,14 @@ the whole model, flat: what a synchronisation would cost if packing, averaging
 and unpacking were free. A block's time is that of its slowest worker.
 """
 
+import contextlib
 import json
 import sys
 import time
 
 from absl import app, flags
 
-from experiments.bench import measured, processes
+from experiments.bench import measured, netlab, processes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=2)
@@ -179,7 +180,7 @@ def blocks_of(replicas, runs: dict) -> dict:
 
 
 def measure() -> None:
-    """Measures as one of the workers; the chief prints JSON."""
+    """Measures as one of the workers; prints JSON."""
     import numpy as np
     import tensorflow as tf
 
@@ -197,8 +198,7 @@ def measure() -> None:
         for name in pairs:
             slowest = replicas.gather(np.array(pairs[name])).max(0)
             rows.append(_row(name, size, tensors, slowest.tolist()))
-    if replicas.is_chief:
-        print(json.dumps({"rows": rows}), flush=True)
+    print(json.dumps({"rows": rows}), flush=True)
 
 
 def _row(name, size, tensors, pairs):
@@ -230,26 +230,14 @@ def main(_) -> None:
     if FLAGS.worker:
         measure()
         return
-    from experiments.bench import netlab
-    from fda_tf import launch
-
     command = [sys.executable, "-m", "experiments.bench.exchange", "--worker"]
     command += [f"--models={','.join(FLAGS.models)}"]
     command += [f"--only={kind}" for kind in FLAGS.only]
     for name in ("workers", "repeats", "block_seconds"):
         command.append(f"--{name}={FLAGS[name].value}")
-    if FLAGS.rate:
-        with netlab.Hosts(FLAGS.workers, FLAGS.rate) as hosts:
-            result = processes.together(
-                [hosts.command(k, command) for k in range(FLAGS.workers)],
-                launch.tf_configs(
-                    FLAGS.workers, [f"{a}:2222" for a in hosts.addresses]
-                ),
-            )
-    else:
-        result = processes.together(
-            [command] * FLAGS.workers, launch.tf_configs(FLAGS.workers)
-        )
+    lab = netlab.Hosts(FLAGS.workers, FLAGS.rate) if FLAGS.rate else None
+    with lab or contextlib.nullcontext() as hosts:
+        result = processes.run(command, FLAGS.workers, hosts=hosts)[0]
     names = ("workers", "rate", "repeats", "block_seconds")
     measured.show(result["rows"], COLUMNS, {n: FLAGS[n].value for n in names})
 

@@ -18,6 +18,7 @@ three times; from --memory_from parameters on, as tracing takes some MB, too.
 
 import json
 import re
+import sys
 import time
 from types import SimpleNamespace
 
@@ -60,7 +61,7 @@ def alone(size: int):
 
     def mean(of, kind):
         del kind
-        return of(worker.Snapshot(group.pack(), ()))
+        return of(worker.Snapshot(group.lazy(), ()))
 
     return SimpleNamespace(
         here=1, worker=SimpleNamespace(weights=group), mean=mean
@@ -192,6 +193,15 @@ def _row(name, size, pairs) -> dict:
     } | measured.ratio(pairs)
 
 
+def _memory(size: int, name: str) -> float:
+    """Returns `memory`, of a process without a pool that keeps what is free."""
+    command = [sys.executable, "-m", "experiments.bench.states"]
+    command += [f"--sizes={size}", f"--memory_of={name}"]
+    # With oneDNN, TensorFlow pools the memory of the CPU.
+    env = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    return processes.run(command, env=env)[0]["bytes"]
+
+
 def _status(name: str) -> int:
     with open("/proc/self/status") as file:
         return 1024 * int(re.search(rf"{name}:\s+(\d+)", file.read())[1])
@@ -212,16 +222,14 @@ def main(_) -> None:
         print(json.dumps({"rows": measure(sizes[0])}))
         return
     names = ("repeats", "block_seconds", "threads")
-    given = [f"--{name}={FLAGS[name].value}" for name in names]
+    given = ["", *(f"--{name}={FLAGS[name].value}" for name in names)]
     rows = []
     for size in sizes:
-        arguments = ["states", f"--sizes={size}", *given]
-        rows += processes.result([*arguments, "--child"])["rows"]
+        given[0] = f"--sizes={size}"
+        rows += processes.result("states", "--child", *given)["rows"]
         for row in rows:
             if row["d"] == size >= FLAGS.memory_from:
-                flag = f"--memory_of={row['monitor']}"
-                found = processes.result([*arguments, flag])
-                row["peak_bytes"] = found["bytes"]
+                row["peak_bytes"] = _memory(size, row["monitor"])
     measured.show(rows, COLUMNS, {n: FLAGS[n].value for n in names})
 
 
