@@ -3,14 +3,15 @@
 With K workers, d parameters, a cable of w bytes a second and l seconds from
 one worker to the next:
 
-    ring(n bytes)   = a + 2 (K-1) (h + l) + 2 (K-1)/K n (1/w + g)
+    ring(n bytes)   = a + 2 (K-1) (h + l) + l + 2 (K-1)/K n (1/w + g)
     check           = m(d) + ring(4 (p + 1))       p + 1 floats of state, 1 call
     synchronisation = s d + ring(bytes of the model)
 
 a, h, g, m and s are what `python -m experiments.bench.scaling` has measured and
 written to constants.json: a bare all-reduce of one float (a + h for each of
 its 2 (K-1) hops), what each byte costs gRPC, each parameter a monitor, and
-packing, averaging and unpacking. Nothing is taken to overlap.
+packing, averaging and unpacking. A worker asks for what it receives, so the
+first hop takes the latency twice. Nothing is taken to overlap.
 """
 
 import dataclasses
@@ -62,7 +63,8 @@ def collective(
     hops = (1 if gathered else 2) * (job.workers - 1)
     ring = known["collective"]
     wire = sent(job, size, gathered) * (1 / job.rate + ring["byte"])
-    return ring["start"] + hops * (ring["hop"] + job.latency) + wire
+    latency = (hops + 1) * job.latency
+    return ring["start"] + hops * ring["hop"] + latency + wire
 
 
 def synchronisation(job: Job, known: Mapping) -> float:
@@ -104,7 +106,9 @@ def interval(parameters: float, known: Mapping, monitor: str) -> dict:
     """Returns the published mean intervals of the model that is nearest in d.
 
     Returns:
-      {"model", "least", "median", "most"}: steps between synchronisations.
+      {"model", "least", "median", "most"}: steps between synchronisations;
+      and "steps", the median of the steps over Synchronous' to the target,
+      or None.
     """
     near = min(
         known["intervals"],
@@ -116,6 +120,7 @@ def interval(parameters: float, known: Mapping, monitor: str) -> dict:
         "least": least,
         "median": median,
         "most": most,
+        "steps": near["steps"] and near["steps"][1],
     }
 
 

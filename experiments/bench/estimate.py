@@ -87,7 +87,7 @@ def rows(
     steps: int,
     local_steps: int,
     every: int,
-    intervals: dict,
+    lengths: dict,
 ) -> list[dict]:
     """Returns what an epoch takes by each method.
 
@@ -97,7 +97,7 @@ def rows(
       steps: of an epoch, in parallel.
       local_steps: H of local SGD.
       every: steps from one check to the next.
-      intervals: monitor -> steps between synchronisations.
+      lengths: monitor -> steps between synchronisations.
     """
     plain = costs.Job(**{**vars(job), "payload": "float32"})
     each = costs.synchronisation(plain, known)
@@ -109,8 +109,8 @@ def rows(
         ("synchronous", 1.0, each, bare, None),
         (f"local SGD, H = {local_steps}", local_steps, sync, weight, None),
         ("FedAvg, H = 1 epoch", steps, sync, weight, None),
-        ("FDA, linear", intervals["linear"], sync, weight, "linear"),
-        ("FDA, sketch", intervals["sketch"], sync, weight, "sketch"),
+        ("FDA, linear", lengths["linear"], sync, weight, "linear"),
+        ("FDA, sketch", lengths["sketch"], sync, weight, "sketch"),
     ]
     found = []
     for name, length, seconds, size, monitor in made:
@@ -182,31 +182,55 @@ def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
       job: the training job.
       known: the measured constants.
       steps: of an epoch.
-      used: monitor -> a text that says where its interval is from.
+      used: monitor -> (interval, where it is from).
     """
     hops = 2 * (job.workers - 1)
-    about = known["machine"]
-    return "\n".join(
-        [
-            "Assumed:",
-            f"* {steps} steps an epoch, each worker one in parallel, and equal "
-            "progress a step by all methods;",
-            f"* FDA synchronises every {used['linear']} steps (linear), "
-            f"{used['sketch']} (sketch), in the mean;",
-            f"* a ring: each all-reduce has {hops} hops of {known_hop(known)} "
-            f"ms besides the latency of {1e3 * job.latency:g} ms, and each "
-            "worker sends 2(K-1)/K of it; nothing overlaps with computing;",
-            f"* the sketch's norm is above theta in {known['share_above']:.0%} "
-            "of the checks, the most that the published runs had;",
-            f"* constants as measured on {about['cores']} cores of an "
-            f"{about['processor']} (constants.json; docs/scale.md).",
-        ]
-    )
+    about, ring = known["machine"], known["collective"]
+    lines = [
+        f"{steps} steps an epoch, each worker one in parallel, by all methods "
+        "alike: what an epoch is worth is not in here;",
+        *(
+            f"FDA, {monitor}: a synchronisation every {length:.4g} steps in "
+            f"the mean ({source});"
+            for monitor, (length, source) in used.items()
+        ),
+        f"a ring: an all-reduce has {hops} hops of {1e3 * ring['hop']:.2g} ms "
+        f"and {hops + 1} times the latency of {1e3 * job.latency:g} ms, and "
+        "each worker sends 2(K-1)/K of the tensor; nothing overlaps with "
+        "computing, or with anything else;",
+        f"FDA checks after every step, or as --check_every says; the norm is "
+        f"above theta in {known['share_above']:.0%} of the sketch's checks, "
+        "the most of the published runs;",
+        f"what was measured on {about['cores']} cores of an "
+        f"{about['processor']} (constants.json, docs/scale.md).",
+    ]
+    return "\n".join(["Assumed:", *(f"* {line}" for line in lines)])
 
 
-def known_hop(known: dict) -> str:
-    """Returns the milliseconds of a hop, as text."""
-    return f"{1e3 * known['collective']['hop']:.2g}"
+def intervals(given: float | None, parameters: float, known: dict) -> dict:
+    """Returns monitor -> (steps between synchronisations, where from).
+
+    Args:
+      given: by the user, or None.
+      parameters: d, by which a published model is chosen.
+      known: the measured constants.
+    """
+    if given is not None:
+        return dict.fromkeys(costs.FLOATS, (given, "as given"))
+    found = {}
+    for monitor in costs.FLOATS:
+        near = costs.interval(parameters, known, monitor)
+        source = (
+            f"published, {near['model']}: {near['least']:.3g} to "
+            f"{near['most']:.3g}"
+        )
+        if near["steps"]:
+            source += (
+                f"; to its target FDA took {near['steps']:.3g} times "
+                "synchronous training's steps"
+            )
+        found[monitor] = near["median"], source
+    return found
 
 
 def main(_) -> None:
@@ -233,18 +257,14 @@ def main(_) -> None:
     steps = FLAGS.steps_per_epoch or math.ceil(
         FLAGS.samples / (FLAGS.batch * FLAGS.workers)
     )
-    intervals, used = {}, {}
-    for monitor in costs.FLOATS:
-        found = costs.interval(FLAGS.parameters, known, monitor)
-        intervals[monitor] = FLAGS.interval or found["median"]
-        used[monitor] = f"{intervals[monitor]:.4g}" + (
-            ""
-            if FLAGS.interval
-            else f" (published, {found['model']}: {found['least']:.3g} to "
-            f"{found['most']:.3g})"
-        )
+    used = intervals(FLAGS.interval, FLAGS.parameters, known)
     table = rows(
-        job, known, steps, FLAGS.local_steps, FLAGS.check_every, intervals
+        job,
+        known,
+        steps,
+        FLAGS.local_steps,
+        FLAGS.check_every,
+        {monitor: length for monitor, (length, _) in used.items()},
     )
     print(assumptions(job, known, steps, used))
     print(f"\n{verdict(table, FLAGS.check_every)}\n")
