@@ -102,6 +102,28 @@ def check(job: Job, known: Mapping, monitor: str) -> float:
     return (1 - share) * norm + share * (2 * whole + more)
 
 
+def exchange(job: Job, known: Mapping, kind: str) -> float:
+    """Returns the seconds of what `experiments.bench.exchange` measures.
+
+    Args:
+      job: gives d, K and the cable.
+      known: the measured constants.
+      kind: of that benchmark's `KINDS`.
+    """
+    model = 4 * job.parameters
+    exchanges = {
+        "check, linear": ("linear", FLOATS["linear"] + 1),
+        "check, sketch": ("sketch, whole", FLOATS["sketch"] + 1),
+        "check, cascade": ("cascade, quiet", 2),
+    }
+    if kind == "synchronisation":
+        return synchronisation(job, known)
+    if kind == "all-reduce":
+        return collective(job, known, model)
+    monitor, floats = exchanges[kind]
+    return state(job, known, monitor) + collective(job, known, 4 * floats)
+
+
 def interval(parameters: float, known: Mapping, monitor: str) -> dict:
     """Returns the published mean intervals of the model that is nearest in d.
 

@@ -191,7 +191,7 @@ def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
         "alike: what an epoch is worth is not in here;",
         *(
             f"FDA, {monitor}: a synchronisation every {length:.4g} steps in "
-            f"the mean ({source});"
+            f"the mean ({source}), and once an epoch;"
             for monitor, (length, source) in used.items()
         ),
         f"a ring: an all-reduce has {hops} hops of {1e3 * ring['hop']:.2g} ms "

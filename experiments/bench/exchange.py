@@ -9,6 +9,7 @@ the least that any exchange costs.
   python -m experiments.bench.exchange --workers=2 --models=1e6x10,1e6x600
   python -m experiments.bench.exchange --rate=100mbit   # root: hosts of a lab
 
+The last column is what costs.py says, from constants.json, for such a cable.
 "check, linear" sends 2 floats, "check, sketch" 1,251, and "check, cascade" the
 norm alone, as in the quiet part of a round. "all-reduce" is the bare one of
 the whole model, flat: what a synchronisation would cost if packing, averaging
@@ -22,7 +23,7 @@ import time
 
 from absl import app, flags
 
-from experiments.bench import measured, netlab, processes
+from experiments.bench import costs, measured, netlab, processes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=2)
@@ -42,6 +43,7 @@ KINDS = (
 )
 COLUMNS = (
     "kind", "workers", "d", "tensors", "ms", "ms_interval", "ratio", "interval",
+    "predicted_ms",
 )  # fmt: skip
 _FLOAT = "one float"
 
@@ -215,6 +217,36 @@ def _row(name, size, tensors, pairs):
     } | measured.ratio(pairs)
 
 
+def predicted(row: dict) -> float | None:
+    """Returns the milliseconds that the closed forms give for a row."""
+    if not costs.CONSTANTS.exists():
+        return None
+    job = costs.Job(
+        parameters=row["d"],
+        workers=row["workers"],
+        step=0.0,
+        rate=rate_of(FLAGS.rate) if FLAGS.rate else float("inf"),
+    )
+    return 1e3 * costs.exchange(job, costs.constants(), row["kind"])
+
+
+def rate_of(text: str) -> float:
+    """Returns the bytes a second of a rate as `tc` writes it.
+
+    Example:
+      >>> rate_of("10mbit"), rate_of("1gbit")
+      (1250000.0, 125000000.0)
+    """
+    units = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+    for unit, size in units.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * size / 8
+    raise ValueError(
+        f"--rate: received {text!r}. Expected a number and one of "
+        f"{', '.join(units)}, such as 10mbit."
+    )
+
+
 def main(_) -> None:
     """Starts the workers; prints a table, then all rows as JSON."""
     unknown = set(FLAGS.only) - set(KINDS)
@@ -225,6 +257,7 @@ def main(_) -> None:
         )
     try:
         list(map(parse, FLAGS.models))
+        rate_of(FLAGS.rate or "1mbit")
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     if FLAGS.worker:
@@ -238,6 +271,8 @@ def main(_) -> None:
     lab = netlab.Hosts(FLAGS.workers, FLAGS.rate) if FLAGS.rate else None
     with lab or contextlib.nullcontext() as hosts:
         result = processes.run(command, FLAGS.workers, hosts=hosts)[0]
+    for row in result["rows"]:
+        row["predicted_ms"] = predicted(row)
     names = ("workers", "rate", "repeats", "block_seconds")
     measured.show(result["rows"], COLUMNS, {n: FLAGS[n].value for n in names})
 

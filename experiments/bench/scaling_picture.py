@@ -8,9 +8,18 @@ from matplotlib import ticker
 
 from experiments import labels, style
 
-_COLOURS = (
-    "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9",
-)  # fmt: skip
+_COLOURS = {
+    "naive": "#009e73",
+    "linear": "#0072b2",
+    "sketch, whole": "#d55e00",
+    "cascade, quiet": "#e69f00",
+    "cascade, crossed": "#cc79a7",
+    "check, linear": "#0072b2",
+    "check, sketch": "#d55e00",
+    "check, cascade": "#e69f00",
+    "synchronisation": style.INK,
+    "worker-step": "#0072b2",
+}
 _MARKERS = "sD^vPX"
 WORDS = {
     "size": (
@@ -60,9 +69,9 @@ def draw(
     with style.drawing():
         figure = style.figure(6.8, 4.2)
         axes = figure.add_subplot()
-        ends, colours = [], iter(_COLOURS)
+        ends = []
         for i, (name, points) in enumerate(series.items()):
-            colour = style.MUTED if name in _BARE else next(colours)
+            colour = _COLOURS.get(name, style.MUTED)
             ends.append(_line(axes, part, name, points, fitted[name], colour))
             x, y, low, high = np.array(points).T
             axes.errorbar(
@@ -83,7 +92,7 @@ def draw(
             axes.set_xlim(1.6, 8.4)
             axes.xaxis.set_major_locator(ticker.MultipleLocator(1))
         axes.set_xlabel(across)
-        axes.set_ylabel("seconds each")
+        axes.set_ylabel("time of one")
         axes.set_title(f"{title}; lines: {form}")
         labels.label_right(axes, ends)
         figure.savefig(path)
