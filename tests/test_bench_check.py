@@ -53,6 +53,7 @@ def four_times(self, vector):
 
 AMSSketch.sketch = four_times
 from experiments.bench import check
+check.define_flags()
 app.run(check.main)
 """
 

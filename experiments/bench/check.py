@@ -22,9 +22,6 @@ from absl import app, flags
 from experiments.bench import measured, processes
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("quick", False, "Fewer figures and repeats.")
-flags.DEFINE_bool("update", False, "Write figures.json.")
-flags.DEFINE_multi_string("only", [], "A measurement; by default all.")
 
 FIGURES = pathlib.Path(__file__).with_name("figures.json")
 WARN, FAIL = 1.5, 3.0
@@ -212,5 +209,13 @@ def main(_) -> None:
         )
 
 
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_bool("quick", False, "Fewer figures and repeats.")
+    flags.DEFINE_bool("update", False, "Write figures.json.")
+    flags.DEFINE_multi_string("only", [], "A measurement; by default all.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -1,4 +1,4 @@
-"""Will FDA pay for me? Seconds of an epoch, by method, from measured constants.
+r"""Will FDA pay for me? Seconds of an epoch, by method, from measured constants.
 
   python -m experiments.bench.estimate --parameters=25e6 --step_ms=90 \
       --workers=8 --mbit=1000 --latency_ms=20
@@ -15,34 +15,6 @@ from absl import app, flags
 from experiments.bench import costs, measured
 
 FLAGS = flags.FLAGS
-flags.DEFINE_float("parameters", None, "d, of the model.", required=True)
-flags.DEFINE_float(
-    "step_ms", None, "Milliseconds of a local step.", required=True
-)
-flags.DEFINE_integer("workers", None, "K.", required=True)
-flags.DEFINE_float(
-    "mbit", None, "Mbit a second of each worker's cable.", required=True
-)
-flags.DEFINE_float("latency_ms", 0.1, "From one worker to the next, one way.")
-flags.DEFINE_integer("samples", 50_000, "Of all workers, in an epoch.")
-flags.DEFINE_integer("batch", 32, "Samples of a worker's batch.")
-flags.DEFINE_integer("steps_per_epoch", None, "Instead of samples and batch.")
-flags.DEFINE_integer("local_steps", 32, "H of local SGD.")
-flags.DEFINE_float(
-    "interval",
-    None,
-    "FDA's mean interval between synchronisations, in steps; default: the "
-    "median of the published runs of the model nearest in size.",
-)
-flags.DEFINE_integer("check_every", 1, "Steps from one check to the next.")
-flags.DEFINE_enum(
-    "payload", "float32", list(costs.BYTES), "Of local SGD and FDA."
-)
-flags.DEFINE_float(
-    "memory_gb_s",
-    None,
-    "Memory bandwidth of a worker, for monitors; default: as measured here.",
-)
 
 COLUMNS = (
     "method", "seconds", "times_synchronous", "steps_s", "checks_s", "syncs_s",
@@ -271,5 +243,42 @@ def main(_) -> None:
     measured.show(table, COLUMNS, {"steps": steps} | values)
 
 
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_float("parameters", None, "d, of the model.", required=True)
+    flags.DEFINE_float(
+        "step_ms", None, "Milliseconds of a local step.", required=True
+    )
+    flags.DEFINE_integer("workers", None, "K.", required=True)
+    flags.DEFINE_float(
+        "mbit", None, "Mbit a second of each worker's cable.", required=True
+    )
+    flags.DEFINE_float(
+        "latency_ms", 0.1, "From one worker to the next, one way."
+    )
+    flags.DEFINE_integer("samples", 50_000, "Of all workers, in an epoch.")
+    flags.DEFINE_integer("batch", 32, "Samples of a worker's batch.")
+    flags.DEFINE_integer(
+        "steps_per_epoch", None, "Instead of samples and batch."
+    )
+    flags.DEFINE_integer("local_steps", 32, "H of local SGD.")
+    flags.DEFINE_float(
+        "interval",
+        None,
+        "FDA's mean interval between synchronisations, in steps; default: the "
+        "median of the published runs of the model nearest in size.",
+    )
+    flags.DEFINE_integer("check_every", 1, "Steps from one check to the next.")
+    flags.DEFINE_enum(
+        "payload", "float32", list(costs.BYTES), "Of local SGD and FDA."
+    )
+    flags.DEFINE_float(
+        "memory_gb_s",
+        None,
+        "Memory bandwidth of a worker, for monitors; default: that measured.",
+    )
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -26,13 +26,6 @@ from absl import app, flags
 from experiments.bench import costs, measured, netlab, processes
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=2)
-flags.DEFINE_list("models", ["61706x10"], "Each is PARAMETERSxTENSORS.")
-flags.DEFINE_string("rate", None, "Of each host's cable, such as 10mbit.")
-flags.DEFINE_integer("repeats", 9, "Pairs of blocks.", lower_bound=1)
-flags.DEFINE_float("block_seconds", 0.2, "Length of a block, about.")
-flags.DEFINE_multi_string("only", [], "A kind to measure; by default all.")
-flags.DEFINE_bool("worker", False, "This is one of the processes.")
 
 KINDS = (
     "check, linear",
@@ -277,5 +270,17 @@ def main(_) -> None:
     measured.show(result["rows"], COLUMNS, {n: FLAGS[n].value for n in names})
 
 
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=2)
+    flags.DEFINE_list("models", ["61706x10"], "Each is PARAMETERSxTENSORS.")
+    flags.DEFINE_string("rate", None, "Of each host's cable, such as 10mbit.")
+    flags.DEFINE_integer("repeats", 9, "Pairs of blocks.", lower_bound=1)
+    flags.DEFINE_float("block_seconds", 0.2, "Length of a block, about.")
+    flags.DEFINE_multi_string("only", [], "A kind to measure; by default all.")
+    flags.DEFINE_bool("worker", False, "This is one of the processes.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

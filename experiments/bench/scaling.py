@@ -28,11 +28,6 @@ from absl import app, flags
 from experiments.bench import fits, measured, processes
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("out", "scaling", "Folder for what was measured.")
-flags.DEFINE_string("pictures", None, "Folder for pictures; default: --out.")
-flags.DEFINE_string("constants", None, "File to write the constants to.")
-flags.DEFINE_string("published", None, "CSV of the authors' published runs.")
-flags.DEFINE_multi_string("part", [], "A part to measure; by default all.")
 
 KINDS = ("check, linear", "check, sketch", "check, cascade", "synchronisation")
 COLUMNS = ("part", "of", "against", "a", "b", "residual", "p", "p_residual")
@@ -254,5 +249,19 @@ def _write_constants(fitted):
     file.write_text(text + "\n", encoding="utf-8")
 
 
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_string("out", "scaling", "Folder for what was measured.")
+    flags.DEFINE_string(
+        "pictures", None, "Folder for pictures; default: --out."
+    )
+    flags.DEFINE_string("constants", None, "File to write the constants to.")
+    flags.DEFINE_string(
+        "published", None, "CSV of the authors' published runs."
+    )
+    flags.DEFINE_multi_string("part", [], "A part to measure; by default all.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
