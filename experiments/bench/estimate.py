@@ -1,4 +1,4 @@
-r"""Will FDA pay for me? Seconds of an epoch, by method, from measured constants.
+r"""Will FDA pay for me? Seconds of an epoch by method, from measured constants.
 
   python -m experiments.bench.estimate --parameters=25e6 --step_ms=90 \
       --workers=8 --mbit=1000 --latency_ms=20
