@@ -122,18 +122,25 @@ def _fedopt(
     optimizer: Callable[[float], Optimizer],
     server_rate: float,
     local_rate: float,
+    local_epochs: int = 1,
 ) -> Algorithm:
     """Local SGD for some epochs, then an optimizer on the pseudo-gradient."""
     return Algorithm(
         _each_epochs,
         {
-            "local_epochs": 1,
+            "local_epochs": local_epochs,
             "server_learning_rate": server_rate,
             "learning_rate": local_rate,
         },
         lambda s: fda_tf.ServerOptimizer(optimizer(s.server_learning_rate)),
         keras.optimizers.SGD,
     )
+
+
+def _fdaopt(s: Settings) -> object:
+    rule = fda_tf.thetas.FdaOpt(s.local_epochs)
+    each_epoch = fda_tf.CheckEvery(epochs=1)
+    return fda_tf.VarianceThreshold(rule, "sketch", check_every=each_epoch)
 
 
 ALGORITHMS = {
@@ -155,4 +162,19 @@ ALGORITHMS = {
     ),
     "fedadam": _fedopt(keras.optimizers.Adam, 1e-3, 0.01),
     "fedyogi": _fedopt(fda_tf.Yogi, 1e-3, 0.01),
+    # Rounds of FDA's length and at most some epochs, then FedAdam's server.
+    "fdaopt": dataclasses.replace(
+        _fedopt(keras.optimizers.Adam, 1e-3, 0.01, local_epochs=4),
+        sync=_fdaopt,
+    ),
+    # H of the DiLoCo paper is 500, for runs of 88,000 steps.
+    "diloco": Algorithm(
+        lambda s: fda_tf.Every(steps=s.interval),
+        {"interval": 50, "server_learning_rate": 0.7},
+        lambda s: fda_tf.ServerOptimizer(
+            keras.optimizers.SGD(
+                s.server_learning_rate, momentum=0.9, nesterov=True
+            )
+        ),
+    ),
 }

@@ -47,7 +47,7 @@ flags.DEFINE_list(
     "synchronous,linear,sketch",
     "One or more, by commas, trained in turn: synchronous, naive, linear, "
     "sketch, max, exact (FDA by that monitor), local_sgd, fedavg, fedavgm, "
-    "fedadam, fedyogi.",
+    "fedadam, fedyogi, fdaopt, diloco.",
 )
 
 
@@ -114,13 +114,14 @@ flags.DEFINE_float(
     "Of the workers' optimizer: the task's, which is Adam, for DenseNet SGD "
     "with momentum, for ConvNeXtLarge AdamW ("
     f"{_each(0.002, 0.001, 0.001, 0.1, 0.1, 5e-5, 0.002, 0.002, 0.002, 0.002)}"
-    "), or SGD (default: 0.0316 for fedavgm, 0.01 for fedadam and fedyogi).",
+    "), or SGD (default: 0.0316 for fedavgm, 0.01 for fedadam, fedyogi "
+    "and fdaopt).",
 )
 flags.DEFINE_float(
     "server_learning_rate",
     None,
-    "Of the server's optimizer (default: 0.316 for fedavgm, 0.001 for fedadam "
-    "and fedyogi).",
+    "Of the server's optimizer (default: 0.316 for fedavgm, 0.7 for diloco, "
+    "0.001 for fedadam, fedyogi and fdaopt).",
 )
 flags.DEFINE_enum(
     "weights", None, ["imagenet", "none"],
@@ -128,13 +129,16 @@ flags.DEFINE_enum(
     "it from scratch.",
 )  # fmt: skip
 flags.DEFINE_integer(
-    "interval", None, "local_sgd: steps between synchronisations (default: 10)."
+    "interval",
+    None,
+    "local_sgd, diloco: steps between synchronisations (default: 10 for "
+    "local_sgd, 50 for diloco).",
 )
 flags.DEFINE_integer(
     "local_epochs",
     None,
-    "fedavg, fedavgm, fedadam, fedyogi: epochs between synchronisations "
-    "(default: 1).",
+    "fedavg, fedavgm, fedadam, fedyogi: epochs between synchronisations; "
+    "fdaopt: the most of them (default: 4 for fdaopt, else 1).",
 )
 flags.DEFINE_integer(
     "sketch_depth", None, "sketch: rows, an odd number (default: 5)."

@@ -51,6 +51,8 @@ LOOKS = {
     "fedavgm": Look("FedAvgM", "#56b4e9", "X"),
     "fedavg": Look("FedAvg", _OTHER, "<"),
     "fedyogi": Look("FedYogi", _OTHER, ">"),
+    "fdaopt": Look("FDA-Opt", _OTHER, "d"),
+    "diloco": Look("DiLoCo", _OTHER, "*"),
     "exact": Look("ExactFDA", _OTHER, "p"),
     "max": Look("MaxFDA", _OTHER, "h"),
 }

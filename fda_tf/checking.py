@@ -14,6 +14,7 @@ things make it cheaper, and none changes what a synchronisation does:
 """
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -47,11 +48,19 @@ class Check:
       sync: the policy, with its monitor.
       workers: the K workers.
       w0: the variables that hold the last synchronised model.
+      epoch: steps in a global epoch, if known.
     """
 
-    def __init__(self, sync: VarianceThreshold, workers: Workers, w0: list):
+    def __init__(
+        self,
+        sync: VarianceThreshold,
+        workers: Workers,
+        w0: list,
+        epoch: Fraction | None = None,
+    ):
         self.monitor, self.workers, self._w0 = sync.monitor, workers, w0
-        self._every, self._overlap = sync.check_every, sync.overlap
+        self._every = sync.check_every.counted(epoch)
+        self._overlap = sync.overlap
         self.monitor.build(workers.worker.weights.layout.bucket_sizes)
         self._cascade = self.monitor.cascade and not sync.overlap
         self.checks = _variable(0, tf.int64, "checks")

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
@@ -105,19 +105,24 @@ class Every(ByClock):
         """Returns whether a synchronisation is due by the clock."""
         if self.steps is not None:
             return clock.interval >= self.steps
-        if clock.epoch is None:
-            raise ValueError(
-                f"{self} needs to know how many steps an epoch has, and this "
-                "dataset does not tell (its cardinality is unknown or "
-                "infinite). Use Every(steps=...)."
-            )
-        every = Fraction(self.epochs).limit_denominator(10**6) * clock.epoch
+        every = _steps(self, clock.epoch)
         last = clock.step - clock.interval
 
         def passed(step):  # epochs whose ceil(e n / (B K)) <= step
             return step * every.denominator // every.numerator
 
         return passed(clock.step) > passed(last)
+
+
+def _steps(unit: Any, epoch: Fraction | None) -> Fraction:
+    """Returns how many steps `unit.epochs` are."""
+    if epoch is None:
+        raise ValueError(
+            f"{unit} needs to know how many steps an epoch has, and this "
+            "dataset does not tell (its cardinality is unknown or infinite). "
+            f"Use {type(unit).__name__}(steps=...)."
+        )
+    return Fraction(unit.epochs).limit_denominator(10**6) * epoch
 
 
 def EveryStep() -> Every:  # noqa: N802 - reads as the policy's name
@@ -135,18 +140,35 @@ class CheckEvery:
     """Checks every r steps of a round, at most r - 1 after the crossing.
 
     Args:
-      steps: r, at least 1.
+      steps: r, at least 1; or
+      epochs: r in global epochs, above 0, rounded up to a step.
+
+    Raises:
+      ValueError: unless exactly one is given, and is in its range.
 
     Example:
       >>> CheckEvery(4).first
       4
+      >>> CheckEvery(epochs=1).counted(Fraction(75, 10))
+      CheckEvery(steps=8, epochs=None)
     """
 
-    steps: int
+    steps: int | None = None
+    epochs: float | None = None
 
     def __post_init__(self):
+        # The same two units, with the same limits.
+        if self.epochs is not None or self.steps is None:
+            Every(self.steps, self.epochs)
+            return
         steps = checks.count("check_every", self.steps, "steps")
         object.__setattr__(self, "steps", steps)
+
+    def counted(self, epoch: Fraction | None) -> "CheckEvery":
+        """Returns the same in steps, of which an epoch has so many."""
+        if self.steps is not None:
+            return self
+        return CheckEvery(math.ceil(_steps(self, epoch)))
 
     @property
     def first(self) -> int:
@@ -182,6 +204,11 @@ class CheckWhenPossible:
 
     first = 1  # to see how fast the drifts grow
 
+    def counted(self, epoch):
+        """Returns itself: it counts in steps."""
+        del epoch
+        return self
+
     def __post_init__(self):
         limit = checks.count("CheckWhenPossible: limit", self.limit, "steps")
         object.__setattr__(self, "limit", limit)
@@ -206,7 +233,8 @@ class VarianceThreshold(Policy):
         name in `fda_tf.thetas.RULES`.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: an `Every`: the longest interval without a synchronisation.
-      check_every: steps from one check to the next, or `CheckWhenPossible`.
+      check_every: steps from one check to the next, `CheckEvery(epochs=...)`
+        or `CheckWhenPossible`.
       overlap: whether the state of a step travels while the next one
         computes. The decision comes one step late, and then averages the
         models as they are. There is no cascade then, since what follows a

@@ -166,8 +166,7 @@ class FdaOpt(ThetaSchedule):
     steps. The first round takes one epoch, and none more than E; then the
     models meet, if they have parted at all.
 
-    The paper checks once an epoch; with `check_every` steps of that size this
-    is the same.
+    The paper checks once an epoch: `check_every=CheckEvery(epochs=1)`.
 
     Args:
       epochs: E, global epochs in a round at most, above 0.

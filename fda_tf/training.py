@@ -66,7 +66,9 @@ class Loop:
         group = workers.worker.weights
         self.w0 = vectors.variables(group.pack(), "w0")
         server.build(group.layout, workers.worker.names)
-        self.check = Check(sync, workers, self.w0) if self.monitor else None
+        self.check = None
+        if self.monitor:
+            self.check = Check(sync, workers, self.w0, epoch)
         self.exchange = Exchange(workers, self.w0, **exchange)
         self.hold()
         sync.build()

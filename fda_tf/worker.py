@@ -98,6 +98,7 @@ class Worker:
             jit_compile=model.jit_compile,
             reduce_retracing=True,
         )
+        self.losses: tf.Variable | None = None  # sum, count; if watched
         traced = self._train_step.get_concrete_function(spec)
         self.logs = traced.structured_outputs  # specs of what a step returns
         updated = _updated(traced)
@@ -125,7 +126,13 @@ class Worker:
 
     def step(self, batch: Any) -> Any:
         """Runs the model's own `train_step`: one step; returns its logs."""
-        return self._train_step(batch)
+        if self.losses is None:
+            return self._train_step(batch)
+        before = tf.stack([v.read_value() for v in self._loss_metric])
+        logs = self._train_step(batch)
+        after = tf.stack([v.read_value() for v in self._loss_metric])
+        self.losses.assign_add(after - before)
+        return logs
 
     def snapshot(self) -> Snapshot:
         """Returns the weights and statistics as flat vectors."""
@@ -151,15 +158,20 @@ class Worker:
         if held:
             vectors.assign(held, self.weights.layout.unpack(w0))
 
-    def losses(self) -> list[tf.Variable]:
-        """Returns the sum and the count of which the metric "loss" is made.
+    def watch_losses(self) -> None:
+        """Begins to add up, in `losses`, what the steps do to metric "loss".
+
+        The metric itself is set to 0 by evaluations, and at epochs' ends.
 
         Raises:
           ValueError: if the model has no such metric.
         """
         for metric in self.model.metrics:
             if metric.name == "loss" and isinstance(metric, keras.metrics.Mean):
-                return [metric.total.value, metric.count.value]
+                self._loss_metric = [metric.total.value, metric.count.value]
+                zeros = tf.zeros([2])
+                self.losses = tf.Variable(zeros, trainable=False, name="losses")
+                return
         raise ValueError(
             f'The model {self.model.name!r} has no metric "loss", which '
             "AdaComm needs; a train_step of one's own must keep it."

@@ -44,7 +44,6 @@ class Workers(abc.ABC):
         shares: Sequence[float] | None = None,
     ):
         self.count = self.clients = count
-        self._seen: tf.Variable | None = None
         self._shares = None if shares is None else tf.constant(shares)
         self.worker = worker
         self.source = source
@@ -165,23 +164,20 @@ class Workers(abc.ABC):
 
     def watch_losses(self) -> None:
         """Begins to keep what `mean_loss` is made of."""
-        self._losses = [worker.losses() for worker in self.resident]
-        self._seen = tf.Variable([0.0, 0.0], trainable=False, name="seen")
+        for worker in self.resident:
+            worker.watch_losses()
 
     def loss_variables(self) -> list[tf.Variable]:
         """Returns what `mean_loss` is made of: for checkpoints."""
-        if self._seen is None:
-            return []
-        return [v for pair in self._losses for v in pair] + [self._seen]
+        losses = [worker.losses for worker in self.resident]
+        return [each for each in losses if each is not None]
 
     def mean_loss(self) -> tf.Tensor:
         """Returns the mean training loss since last asked, of all workers."""
-        now = tf.add_n([tf.stack([total, n]) for total, n in self._losses])
-        # At an epoch's beginning, Keras sets them to 0.
-        begun = now[1] < self._seen[1]
-        new = tf.where(begun, now, now - self._seen)
-        self._seen.assign(now)
-        mean = self.mean_here(new)
+        losses = self.loss_variables()
+        mean = self.mean_here(tf.add_n([each.read_value() for each in losses]))
+        for each in losses:
+            each.assign(tf.zeros([2]))
         return mean[0] / mean[1]
 
     @abc.abstractmethod

@@ -1,5 +1,6 @@
 """Checks that cost less: the cascade, fewer of them, and the overlap."""
 
+import fractions
 import types
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow as tf
 from runs import BATCH, STEPS, WORKERS, simulate
 
 import fda_tf
-from fda_tf import CheckWhenPossible, checking, data
+from fda_tf import CheckEvery, CheckWhenPossible, checking, data
 from fda_tf.worker import Snapshot
 
 THETA, FLOATS = 0.2, 1251
@@ -203,8 +204,14 @@ def test_overlap_is_late_by_one_step_and_nothing_else(every):
     )
 
 
-def test_checks_every_r_steps_of_a_round():
-    run = simulate(threshold(monitor="naive", check_every=4))
+EPOCH = fractions.Fraction(240, WORKERS * BATCH)  # steps
+
+
+@pytest.mark.parametrize(
+    "every", [4, CheckEvery(epochs=3.5 / EPOCH), CheckEvery(epochs=4 / EPOCH)]
+)
+def test_checks_every_r_steps_of_a_round(every):
+    run = simulate(threshold(monitor="naive", check_every=every))
     checked = np.flatnonzero(np.isfinite(run.variance)) + 1
     last, expected = 0, []
     for step in range(1, STEPS + 1):
@@ -250,6 +257,7 @@ def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
     [
         ({"check_every": 0}, "check_every=0: expected a whole number of steps"),
         ({"overlap": 1}, "overlap=1: expected True or False"),
+        ({"check_every": 2.5}, "check_every=2.5: expected a whole number"),
         (
             {"overlap": True, "check_every": CheckWhenPossible(4)},
             "overlap=True with CheckWhenPossible",
@@ -259,3 +267,12 @@ def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
 def test_impossible_checks_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         threshold(**options)
+
+
+def test_epochs_of_unknown_length_are_refused():
+    every = CheckEvery(epochs=1)
+    with pytest.raises(ValueError, match="unknown or infinite.*CheckEvery"):
+        every.counted(None)
+    for units in ({}, {"steps": 1, "epochs": 1.0}, {"epochs": 0.0}):
+        with pytest.raises(ValueError, match="epochs"):
+            CheckEvery(**units)

@@ -147,11 +147,21 @@ def test_adacomm_by_hand():
     assert seen == [16, 16, 12, 12, 6, 3]
 
 
-def test_adacomm_reads_the_training_loss():
-    """Its rounds are those that the losses of NumPy's run ask for."""
+@pytest.mark.parametrize("evaluate_every", [None, 5])
+def test_adacomm_reads_the_training_loss(evaluate_every):
+    """Its rounds are those that the losses of NumPy's run ask for.
+
+    Evaluations, which set Keras' own metrics to 0, are nothing to it.
+    """
     first, every, steps = 12, 24, 96
     policy = fda_tf.AdaComm(first, every)
-    run = simulate(policy, steps=steps)
+    options = {}
+    if evaluate_every:
+        options = {
+            "validation_data": small.data(seed=5),
+            "evaluate_every": evaluate_every,
+        }
+    run = simulate(policy, steps=steps, **options)
     source = data.ArraySource(small.shards(WORKERS), BATCH)
     w0 = small.start().astype(np.float64)
     models, losses, loss0, h, changed, begun = (

@@ -64,9 +64,12 @@ def rivals(interval: int) -> dict:
             by_clock(sync=fda_tf.AdaComm(2 * interval, every=FLAGS.steps // 4)),
         ),
         (
-            "post-local SGD",
+            "post-local SGD",  # half of its bytes go to the first steps
             by_clock(
-                sync=fda_tf.PostLocal(50, fda_tf.Every(steps=2 * interval))
+                sync=fda_tf.PostLocal(
+                    max(1, FLAGS.steps // interval // 2),
+                    fda_tf.Every(steps=2 * interval),
+                )
             ),
         ),
         ("DiLoCo", by_clock(server(sgd(0.7, momentum=0.9, nesterov=True)))),
