@@ -121,9 +121,11 @@ class Cluster(Workers):
         """Returns the tensors so that their mean is the weighted one."""
         shares = self.all_shares(shares)
         if shares is None:
-            return list(tensors)
+            return tensors
         share = shares[self.replicas.index] * self.count / tf.reduce_sum(shares)
-        return shared(share, tensors)
+        return vectors.Lazy(
+            len(tensors), lambda i: shared(share, [tensors[i]])[0]
+        )
 
     def _gather(self, parts, read):
         """Returns what all workers sent, as it is read: a list for each."""
@@ -142,15 +144,23 @@ class Cluster(Workers):
         return everyones
 
     def _exchange(self, tensors, kind):
+        """Returns the means; a bucket is made when the one before has gone."""
         self.count_exchange(kind, tensors)
-        if kind == "eval" or self.count == 1:
-            return self.replicas.mean(tensors)
-        last = tensors[-1]
-        call = tf.cast(tf.reshape(self.call, [1]), last.dtype)
-        tensors[-1] = tf.concat([last, call], 0)
-        *means, mean = self.replicas.mean(tensors)
+        last = len(tensors) - 1
+        rides = kind != "eval" and self.count > 1
+
+        def travel(i, tensor):
+            if i == last and rides:
+                return self._mean_with_call(tensor)
+            return self.replicas.mean([tensor])[0]
+
+        return vectors.each(tensors, travel)
+
+    def _mean_with_call(self, tensor):
+        call = tf.cast(tf.reshape(self.call, [1]), tensor.dtype)
+        (mean,) = self.replicas.mean([tf.concat([tensor, call], 0)])
         self._heard.assign(mean[-1] > 0)
-        return [*means, tf.ensure_shape(mean[:-1], last.shape)]
+        return tf.ensure_shape(mean[:-1], tensor.shape)
 
     def called(self):
         if self.count == 1:

@@ -43,8 +43,11 @@ class Lazy(Sequence):
             raise IndexError(f"Bucket {i} of {self._count}.")
         return self._bucket(i)
 
-    def __add__(self, other: Vector) -> Vector:
-        return (*self, *other)
+    def __add__(self, other: Vector) -> "Lazy":
+        n = len(self)
+        return Lazy(
+            n + len(other), lambda i: self[i] if i < n else other[i - n]
+        )
 
 
 class Piece(NamedTuple):

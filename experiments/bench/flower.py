@@ -14,9 +14,12 @@ in every step. The clock runs over rounds, not over Ray's start or warm-up.
 Without --data_dir a task's data must be at hand otherwise. Flower has a virtual
 environment of its own, with our versions of TensorFlow and Keras: it is made in
 --flower_env (with pip, 2 minutes) unless there is one. Memory is the greatest
-sum, of looks every quarter of a second at a warm-up round, of what all
-processes hold (proportional set size); local SGD's and LinearFDA's processes
-stand by while others are on the clock.
+sum, of looks every quarter of a second at the first round, of what all
+processes hold (proportional set size). While one is on the clock, the processes
+of the others stand by.
+
+To check the drift after every step, as FDA does, Flower would need a round for
+each step: --local_steps=1 says what that costs.
 """
 
 import contextlib
@@ -226,8 +229,7 @@ def measure(python: Path, workers: int) -> list[dict]:
         steps = workers * FLAGS.local_steps
         peaks = {}
         for name, child in children.items():
-            child.seconds(1)  # data, tracing
-            peaks[name] = child.peak_bytes(1)
+            peaks[name] = child.peak_bytes(1)  # data and tracing, too
         once = children["Flower"].seconds(1)
         rounds = max(1, round(FLAGS.block_seconds / once))
         pairs = measured.in_turn(
@@ -268,11 +270,13 @@ def main(_) -> None:
     if FLAGS.child:
         serve(FLAGS.child)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
     python = flower_python()
     rows = []
     for workers in FLAGS.workers:
         rows += measure(python, int(workers))
-        print(f"K = {workers} done.", file=sys.stderr, flush=True)
+        for row in rows[-len(FLAGS.ours) :]:
+            print({n: row[n] for n in COLUMNS}, file=sys.stderr, flush=True)
     names = ("task", "local_steps", "pairs", "block_seconds", "at_once")
     about = {name: FLAGS[name].value for name in names} | {"flower": FLOWER}
     measured.show(rows, COLUMNS, about)

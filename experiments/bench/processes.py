@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,10 +36,11 @@ def run(
     Raises:
       SystemExit: if one failed, or took too long; says what it wrote.
     """
+    # Who ends us ends them, too; however we end, the system ends them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
+    tether = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
     places = hosts and [f"{address}:2222" for address in hosts.addresses]
     configs = launch.tf_configs(workers, places) if workers > 1 else [""]
-    # However we end, the system then ends them.
-    tether = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
     outputs = [tempfile.TemporaryFile("w+") for _ in configs]
     errors = [tempfile.TemporaryFile("w+") for _ in configs]
     jobs = [
