@@ -29,7 +29,7 @@ from experiments.bench import measured, processes
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
     "sizes",
-    ["1e5", "3e5", "1e6", "3e6", "1e7", "3e7", "1e8", "2e8"],
+    ["1e5", "1e6", "1e7", "1e8", "2e8"],
     "Numbers of parameters, at least 20.",
 )
 flags.DEFINE_integer("repeats", 9, "Pairs of blocks.", lower_bound=1)
@@ -37,7 +37,7 @@ flags.DEFINE_float("block_seconds", 0.1, "Length of a block, about.")
 flags.DEFINE_integer(
     "threads", 1, "Threads of one operation; 0: TensorFlow's default."
 )
-flags.DEFINE_float("memory_from", 1e7, "Parameters to measure memory from.")
+flags.DEFINE_float("memory_from", 1e8, "Parameters to measure memory from.")
 flags.DEFINE_string("memory_of", None, "Internal: measure one monitor's.")
 flags.DEFINE_bool("child", False, "Internal: measure one size.")
 
