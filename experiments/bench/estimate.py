@@ -1,0 +1,284 @@
+r"""Will FDA pay for me? Seconds of an epoch by method, from measured constants.
+
+  python -m experiments.bench.estimate --parameters=25e6 --step_ms=90 \
+      --workers=8 --mbit=1000 --latency_ms=20
+
+answers at once, without TensorFlow: costs.py has the formulas, constants.json
+what was measured and published. It says what it assumed.
+"""
+
+import math
+import sys
+
+from absl import app, flags
+
+from experiments.bench import costs, measured
+
+FLAGS = flags.FLAGS
+
+COLUMNS = (
+    "method", "seconds", "times_synchronous", "steps_s", "checks_s", "syncs_s",
+    "mb_sent",
+)  # fmt: skip
+
+
+def problems(values: dict) -> list[str]:
+    """Returns what is wrong with flags, in words.
+
+    Args:
+      values: name -> value; None where there is none.
+
+    Example:
+      >>> problems({"workers": 1, "mbit": 10.0, "latency_ms": 0.0})
+      ['--workers=1: expected at least 2; alone, nothing is sent.']
+    """
+    found = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        received = f"--{name}={value:g}"
+        if name == "workers":
+            if value < 2:
+                found.append(
+                    f"{received}: expected at least 2; alone, nothing is sent."
+                )
+        elif name == "latency_ms":
+            if not 0 <= value < math.inf:
+                found.append(f"{received}: expected milliseconds, 0 or more.")
+        elif name in ("step_ms", "mbit", "memory_gb_s"):
+            if not 0 < value < math.inf:
+                found.append(f"{received}: expected a number above 0.")
+        elif not 1 <= value < math.inf:
+            found.append(f"{received}: expected 1 or more.")
+    return found
+
+
+def rows(
+    job: costs.Job,
+    known: dict,
+    steps: int,
+    local_steps: int,
+    every: int,
+    lengths: dict,
+) -> list[dict]:
+    """Returns what an epoch takes by each method.
+
+    Args:
+      job: the training job.
+      known: the measured constants.
+      steps: of an epoch, in parallel.
+      local_steps: H of local SGD.
+      every: steps from one check to the next.
+      lengths: monitor -> steps between synchronisations.
+    """
+    plain = costs.Job(**{**vars(job), "payload": "float32"})
+    each = costs.synchronisation(plain, known)
+    sync = costs.synchronisation(job, known)
+    model = costs.BYTES[job.payload] * job.parameters
+    weight = costs.sent(job, model, job.payload == "int8")
+    bare = costs.sent(job, 4 * job.parameters)
+    made = [
+        ("synchronous", 1.0, each, bare, None),
+        (f"local SGD, H = {local_steps}", local_steps, sync, weight, None),
+        ("FedAvg, H = 1 epoch", steps, sync, weight, None),
+        ("FDA, linear", lengths["linear"], sync, weight, "linear"),
+        ("FDA, sketch", lengths["sketch"], sync, weight, "sketch"),
+    ]
+    found = []
+    for name, length, seconds, size, monitor in made:
+        checks = costs.check(job, known, monitor) if monitor else 0.0
+        length = min(float(length), steps)
+        row = costs.epoch(job, steps, checks, every, length, seconds)
+        states = _state_bytes(job, known, monitor) * steps / every
+        row["mb_sent"] = (steps / length * size + states) / 1e6
+        row |= {"check_ms": 1e3 * checks, "sync_s": seconds}
+        row |= {"round_steps": length, "round_s": row["seconds"] * length}
+        row["round_s"] /= steps
+        found.append({"method": name} | row)
+    for row in found:
+        row["times_synchronous"] = row["seconds"] / found[0]["seconds"]
+    return found
+
+
+def _state_bytes(job, known, monitor) -> float:
+    """Returns the bytes that a worker sends in a check, in the mean."""
+    if monitor is None:
+        return 0.0
+    if monitor == "linear":
+        return costs.sent(job, 4 * (costs.FLOATS["linear"] + 1))
+    whole = 4 * (costs.SHORT + costs.FLOATS["sketch"] + 2)
+    share = known["share_above"]
+    return costs.sent(job, (1 - share) * 8 + share * whole)
+
+
+def verdict(found: list[dict], every: int) -> str:
+    """Returns the answer in a sentence or two.
+
+    Args:
+      found: what `rows` returned.
+      every: steps from one check to the next.
+    """
+    times = {row["method"]: row["seconds"] for row in found}
+    synchronous, local = (list(times.values())[i] for i in (0, 1))
+    best = min(
+        (row for row in found if row["method"].startswith("FDA")),
+        key=lambda row: row["seconds"],
+    )
+    gain = synchronous / best["seconds"]
+    beside = local / best["seconds"]
+    words = [
+        f"{'Yes' if gain > 1.1 else 'No'}: {best['method']} takes "
+        f"1/{gain:.3g} of synchronous training's seconds"
+        if gain >= 1
+        else f"No: {best['method']} takes {1 / gain:.3g} times synchronous "
+        "training's seconds",
+        f"1/{beside:.3g} of {found[1]['method']}'s"
+        if beside >= 1
+        else f"{1 / beside:.3g} times {found[1]['method']}'s",
+    ]
+    text = f"{', and '.join(words)}."
+    share = best["checks_s"] / best["steps_s"]
+    if share > 0.1:
+        good = math.ceil(every * share / 0.1)
+        text += (
+            f" Its checks cost {share:.0%} of its steps: check every {good} "
+            f"steps (--check_every={good}; fda_tf's check_every=) for 10 %."
+        )
+    return text
+
+
+def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
+    """Returns what the answer rests on.
+
+    Args:
+      job: the training job.
+      known: the measured constants.
+      steps: of an epoch.
+      used: monitor -> (interval, where it is from).
+    """
+    hops = 2 * (job.workers - 1)
+    about, ring = known["machine"], known["collective"]
+    lines = [
+        f"{steps} steps an epoch, each worker one in parallel, by all methods "
+        "alike: what an epoch is worth is not in here;",
+        *(
+            f"FDA, {monitor}: a synchronisation every {length:.4g} steps in "
+            f"the mean ({source}), and once an epoch;"
+            for monitor, (length, source) in used.items()
+        ),
+        f"a ring: an all-reduce has {hops} hops of {1e3 * ring['hop']:.2g} ms "
+        f"and {hops + 1} times the latency of {1e3 * job.latency:g} ms, and "
+        "each worker sends 2(K-1)/K of the tensor; nothing overlaps with "
+        "computing, or with anything else;",
+        f"FDA checks after every step, or as --check_every says; the norm is "
+        f"above theta in {known['share_above']:.0%} of the sketch's checks, "
+        "the most of the published runs;",
+        f"what was measured on {about['cores']} cores of an "
+        f"{about['processor']} (constants.json, docs/scale.md).",
+    ]
+    return "\n".join(["Assumed:", *(f"* {line}" for line in lines)])
+
+
+def intervals(given: float | None, parameters: float, known: dict) -> dict:
+    """Returns monitor -> (steps between synchronisations, where from).
+
+    Args:
+      given: by the user, or None.
+      parameters: d, by which a published model is chosen.
+      known: the measured constants.
+    """
+    if given is not None:
+        return dict.fromkeys(costs.FLOATS, (given, "as given"))
+    found = {}
+    for monitor in costs.FLOATS:
+        near = costs.interval(parameters, known, monitor)
+        source = (
+            f"published, {near['model']}: {near['least']:.3g} to "
+            f"{near['most']:.3g}"
+        )
+        if near["steps"]:
+            source += (
+                f"; to its target FDA took {near['steps']:.3g} times "
+                "synchronous training's steps"
+            )
+        found[monitor] = near["median"], source
+    return found
+
+
+def main(_) -> None:
+    """Prints what was assumed, the answer, a table, and JSON."""
+    names = (
+        "parameters", "step_ms", "workers", "mbit", "latency_ms", "samples",
+        "batch", "steps_per_epoch", "local_steps", "interval", "check_every",
+        "memory_gb_s",
+    )  # fmt: skip
+    values = {name: FLAGS[name].value for name in names}
+    wrong = problems(values)
+    if wrong:
+        sys.exit("\n".join(wrong))
+    known = costs.constants()
+    job = costs.Job(
+        parameters=FLAGS.parameters,
+        workers=FLAGS.workers,
+        step=FLAGS.step_ms / 1e3,
+        rate=FLAGS.mbit * 1e6 / 8,
+        latency=FLAGS.latency_ms / 1e3,
+        payload=FLAGS.payload,
+        memory=FLAGS.memory_gb_s and FLAGS.memory_gb_s * 1e9,
+    )
+    steps = FLAGS.steps_per_epoch or math.ceil(
+        FLAGS.samples / (FLAGS.batch * FLAGS.workers)
+    )
+    used = intervals(FLAGS.interval, FLAGS.parameters, known)
+    table = rows(
+        job,
+        known,
+        steps,
+        FLAGS.local_steps,
+        FLAGS.check_every,
+        {monitor: length for monitor, (length, _) in used.items()},
+    )
+    print(assumptions(job, known, steps, used))
+    print(f"\n{verdict(table, FLAGS.check_every)}\n")
+    measured.show(table, COLUMNS, {"steps": steps} | values)
+
+
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_float("parameters", None, "d, of the model.", required=True)
+    flags.DEFINE_float(
+        "step_ms", None, "Milliseconds of a local step.", required=True
+    )
+    flags.DEFINE_integer("workers", None, "K.", required=True)
+    flags.DEFINE_float(
+        "mbit", None, "Mbit a second of each worker's cable.", required=True
+    )
+    flags.DEFINE_float(
+        "latency_ms", 0.1, "From one worker to the next, one way."
+    )
+    flags.DEFINE_integer("samples", 50_000, "Of all workers, in an epoch.")
+    flags.DEFINE_integer("batch", 32, "Samples of a worker's batch.")
+    flags.DEFINE_integer(
+        "steps_per_epoch", None, "Instead of samples and batch."
+    )
+    flags.DEFINE_integer("local_steps", 32, "H of local SGD.")
+    flags.DEFINE_float(
+        "interval",
+        None,
+        "FDA's mean interval between synchronisations, in steps; default: the "
+        "median of the published runs of the model nearest in size.",
+    )
+    flags.DEFINE_integer("check_every", 1, "Steps from one check to the next.")
+    flags.DEFINE_enum(
+        "payload", "float32", list(costs.BYTES), "Of local SGD and FDA."
+    )
+    flags.DEFINE_float(
+        "memory_gb_s",
+        None,
+        "Memory bandwidth of a worker, for monitors; default: that measured.",
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)

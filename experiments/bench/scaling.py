@@ -1,0 +1,266 @@
+"""How costs grow: with parameters, processes, simulated workers and tensors.
+
+  python -m experiments.bench.scaling --out=DIR
+
+Each part is a benchmark of its own, in processes of its own; what it printed is
+DIR/PART.json, and is not measured again while that is there.
+
+  size       what a check computes on one worker, d from 1e5 to 2e8
+  bytes      a synchronisation and a bare all-reduce, d from 1e5 to 5e7
+  workers    a check and a synchronisation, LeNet-5's size, 2 to 8 processes
+  simulated  a worker-step of LeNet-5, up to 1,000 workers in one process
+  tensors    a check and a synchronisation, the same d in 10 to 600 tensors
+
+A line or a power law is fitted to each (fits.py), and drawn: --pictures is
+the folder. With --constants, what costs.py reads is written to that file, and
+with it the mean intervals of the published runs (--published, a CSV with a row
+for each); without the CSV, those that are there stay.
+"""
+
+import csv
+import json
+import pathlib
+import statistics
+from collections import defaultdict
+
+from absl import app, flags
+
+from experiments.bench import fits, measured, processes
+
+FLAGS = flags.FLAGS
+
+KINDS = ("check, linear", "check, sketch", "check, cascade", "synchronisation")
+COLUMNS = ("part", "of", "against", "a", "b", "residual", "p", "p_residual")
+# The most of the published runs' checks whose norm was above theta.
+SHARE_ABOVE = 0.27
+
+
+def _exchange(workers: int, models: str, *kinds: str) -> list[dict]:
+    flagged = [f"--only={kind}" for kind in kinds]
+    given = (f"--workers={workers}", f"--models={models}", *flagged)
+    return processes.result("exchange", *given)["rows"]
+
+
+def _workers() -> list[dict]:
+    rows = []
+    for workers in (2, 3, 4, 6, 8):
+        rows += _exchange(workers, "61706x10", *KINDS)
+    return rows
+
+
+PARTS = {
+    "size": lambda: processes.result("states")["rows"],
+    "bytes": lambda: _exchange(
+        2, "1e5x10,1e6x10,1e7x10,5e7x10", "synchronisation", "all-reduce"
+    ),
+    "workers": _workers,
+    "simulated": lambda: processes.result(
+        "simulation", "--workers=10,30,100,300,1000", "--repeats=5"
+    )["rows"],
+    "tensors": lambda: _exchange(
+        2,
+        ",".join(f"1e6x{n}" for n in (10, 60, 200, 600)),
+        "check, linear",
+        "synchronisation",
+        "all-reduce",
+    ),
+}
+
+
+def measure(part: str, folder: pathlib.Path) -> list[dict]:
+    """Returns the rows of a part: as they are in the folder, or measured."""
+    file = folder / f"{part}.json"
+    if not file.exists():
+        rows = PARTS[part]()
+        about = {"rows": rows, "machine": measured.machine()}
+        file.write_text(json.dumps(about), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))["rows"]
+
+
+def series(part: str, rows: list[dict]) -> dict[str, list[tuple]]:
+    """Returns name -> (x, seconds, least, most) of each point, x going up.
+
+    Args:
+      part: of `PARTS`.
+      rows: what it measured.
+    """
+    found = defaultdict(list)
+    for row in rows:
+        if part == "simulated":
+            rates = row["worker_steps_per_second_quartiles"]
+            point = (row["workers"], 1 / row["worker_steps_per_second"])
+            point += (1 / rates[1], 1 / rates[0])
+            name = "worker-step"
+        else:
+            x = {"workers": "workers", "tensors": "tensors"}.get(part, "d")
+            ms = [row["ms"], *row["ms_interval"]]
+            point = (row[x], *(v / 1e3 for v in ms))
+            name = row["monitor" if part == "size" else "kind"]
+        found[name].append(point)
+    base = {"size": "norm", "workers": "all-reduce of one float"}.get(part)
+    if base:  # measured beside each: the median over all that it was beside
+        beside = defaultdict(list)
+        for row in rows:
+            x = row["d" if part == "size" else "workers"]
+            key = "norm_ms" if part == "size" else "float_ms"
+            beside[x].append(row[key] / 1e3)
+        found[base] = [
+            (x, statistics.median(v), min(v), max(v)) for x, v in beside.items()
+        ]
+    return {name: sorted(points) for name, points in found.items()}
+
+
+def fit(part: str, points: list[tuple]) -> dict:
+    """Returns the line a + b x and the power law of a series.
+
+    For processes x is the hops of a ring, 2 (K-1); else what it is drawn
+    against. a and b are seconds.
+    """
+    x = [2 * (p[0] - 1) if part == "workers" else p[0] for p in points]
+    y = [p[1] for p in points]
+    law = fits.power(x, y)
+    return fits.line(x, y) | {
+        "c": law["c"],
+        "p": law["p"],
+        "p_residual": law["residual"],
+    }
+
+
+def constants(fitted: dict, intervals: list[dict]) -> dict:
+    """Returns what costs.py reads.
+
+    Args:
+      fitted: part -> name -> what `fit` returned.
+      intervals: of the published runs, as `published` returns them.
+    """
+    ring = fitted["workers"]["all-reduce of one float"]
+    bare = fitted["bytes"]["all-reduce"]["b"]  # seconds a parameter
+    ours = fitted["bytes"]["synchronisation"]["b"]
+    monitors = ("linear", "sketch, whole", "cascade, quiet")
+    states = {
+        name: {key: fitted["size"][name][key] for key in "ab"}
+        for name in monitors
+    }
+    return {
+        "collective": {
+            "start": ring["a"],
+            "hop": ring["b"],
+            "byte": bare / 4,  # two workers send each byte once
+        },
+        "synchronisation": {"parameter": max(0.0, ours - bare)},
+        "state": states | {"bytes_per_second": 4 / fitted["size"]["norm"]["b"]},
+        "share_above": SHARE_ABOVE,
+        "intervals": intervals,
+        "machine": measured.machine(),
+    }
+
+
+def published(path: str) -> list[dict]:
+    """Returns the mean intervals between synchronisations of published runs.
+
+    Of runs that reached their target: [least, median, most] of each model and
+    monitor; and the steps they took, over Synchronous' to the same target.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        runs = [r for r in csv.DictReader(file) if r["reached"] == "1"]
+    setting = ("model", "K", "distribution", "target")
+    synchronous = {
+        tuple(run[name] for name in setting): int(run["steps"])
+        for run in runs
+        if run["strategy"] == "synchronous"
+    }
+    rows: dict = {}
+    for run in runs:
+        monitor, syncs = run["strategy"], int(run["syncs_completed"])
+        if monitor not in ("linear", "sketch") or not syncs:
+            continue
+        row = rows.setdefault(
+            run["model"],
+            {"model": run["model"], "d": int(run["d"])}
+            | {name: [] for name in ("linear", "sketch", "steps")},
+        )
+        row[monitor].append(int(run["steps"]) / syncs)
+        least = synchronous.get(tuple(run[name] for name in setting))
+        if least:
+            row["steps"].append(int(run["steps"]) / least)
+    for row in rows.values():
+        for name in ("linear", "sketch", "steps"):
+            values = row[name]
+            row[name] = (
+                [round(f(values), 2) for f in (min, statistics.median, max)]
+                if values
+                else None
+            )
+    return sorted(rows.values(), key=lambda row: row["d"])
+
+
+def main(_) -> None:
+    """Measures, fits and draws; prints the fits, then JSON."""
+    wanted = FLAGS.part or list(PARTS)
+    unknown = set(wanted) - set(PARTS)
+    if unknown:
+        raise app.UsageError(
+            f"--part: received {', '.join(sorted(unknown))}. Expected some "
+            f"of: {', '.join(PARTS)}."
+        )
+    folder = pathlib.Path(FLAGS.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    fitted: dict = {}
+    for part in wanted:
+        found = series(part, measure(part, folder))
+        fitted[part] = {name: fit(part, found[name]) for name in found}
+        from experiments.bench import scaling_picture
+
+        scaling_picture.draw(
+            part,
+            found,
+            fitted[part],
+            pathlib.Path(FLAGS.pictures or FLAGS.out) / f"scaling_{part}.png",
+        )
+    if FLAGS.constants:
+        _write_constants(fitted)
+    axis = {"workers": "2 (K-1)", "simulated": "K", "tensors": "tensors"}
+    rows = [
+        {"part": part, "of": name, "against": axis.get(part, "d")} | line
+        for part, lines in fitted.items()
+        for name, line in lines.items()
+    ]
+    measured.show(rows, COLUMNS, {"out": FLAGS.out})
+
+
+def _write_constants(fitted):
+    missing = {"size", "bytes", "workers"} - set(fitted)
+    if missing:
+        raise app.UsageError(
+            f"--constants needs the parts {', '.join(sorted(missing))}, too."
+        )
+    file = pathlib.Path(FLAGS.constants)
+    if FLAGS.published:
+        intervals = published(FLAGS.published)
+    elif file.exists():
+        intervals = json.loads(file.read_text(encoding="utf-8"))["intervals"]
+    else:
+        raise app.UsageError(
+            "--constants: a new file needs --published=CSV, the intervals of "
+            "the published runs."
+        )
+    text = json.dumps(constants(fitted, intervals), indent=1)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
+    flags.DEFINE_string("out", "scaling", "Folder for what was measured.")
+    flags.DEFINE_string(
+        "pictures", None, "Folder for pictures; default: --out."
+    )
+    flags.DEFINE_string("constants", None, "File to write the constants to.")
+    flags.DEFINE_string(
+        "published", None, "CSV of the authors' published runs."
+    )
+    flags.DEFINE_multi_string("part", [], "A part to measure; by default all.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
