@@ -208,10 +208,18 @@ class FdaOpt(ThetaSchedule):
 class Auto(TargetInterval):
     """A theta for any model and data, without a number: `theta="auto"`.
 
-    `TargetInterval` with a goal that grows: a round is to take as many steps
-    as were done before it, but 1.5 global epochs at least and 4 at most,
+    `TargetInterval` with a goal that grows, under a cap. A round is to take as
+    many steps as were done before it, but 1.5 global epochs at least and 4 at
+    most,
 
-        H = min(max(steps done, 1.5 epochs), 4 epochs).
+        H = min(max(steps done, 1.5 epochs), 4 epochs),
+
+    and theta is never above ||w_0||^2 / L, where L, at least 2, is the number
+    of weight matrices. Independent errors, of a relative size e in each of L
+    layers in a row, come to sqrt(L) e in what the network says; at that
+    variance, to all of it. Models further apart have no average that knows
+    what they know, however long a round may be. Deep networks that begin at
+    random meet this limit; small ones hardly ever do.
 
     Where nobody knows how long an epoch is, the least is 64 steps, and there
     is no most.
@@ -229,17 +237,37 @@ class Auto(TargetInterval):
       inf
       >>> [float(auto.goal_at(step)) for step in (0, 150, 300, 1000)]
       [150.0, 150.0, 300.0, 400.0]
-      >>> auto.start(Job(parameters=1000, workers=5, epoch=None))
-      inf
+      >>> auto.start(Job(1000, 5, None, squared_norm=80.0, matrices=16))
+      5.0
+      >>> auto.averaged(tf.constant(96.0))
+      >>> float(auto.synchronised(tf.constant(5.0), 64, 9, 5.2))
+      6.0
       >>> [float(auto.goal_at(step)) for step in (0, 150, 300, 1000)]
       [64.0, 150.0, 300.0, 1000.0]
     """
 
     def __init__(self):
         super().__init__(epochs=1.5)
+        self._cap = tf.constant(math.inf)
 
     def __repr__(self):
         return "Auto()"
+
+    @property
+    def variables(self):
+        """The cap of the round."""
+        return [self._cap]
+
+    def start(self, job):
+        self._layers = float(job.matrices)
+        known = job.matrices > 1 and 0 < job.squared_norm < math.inf
+        cap = job.squared_norm / job.matrices if known else math.inf
+        self._cap = tf.Variable(cap, trainable=False, name="cap")
+        return min(super().start(job), cap)
+
+    def averaged(self, squared_norm):
+        if self._layers > 1:
+            self._cap.assign(squared_norm / self._layers)
 
     def goal(self, job):
         self._longest = math.inf
@@ -251,6 +279,15 @@ class Auto(TargetInterval):
     def goal_at(self, step):
         step = tf.cast(step, tf.float32)
         return tf.clip_by_value(step, self._goal, self._longest)
+
+    def after_step(self, theta, step, interval):
+        # At the cap it has not measured anything yet, or wants more than it.
+        free = tf.where(theta < self._cap, theta, math.inf)
+        return tf.minimum(super().after_step(free, step, interval), self._cap)
+
+    def synchronised(self, theta, step, interval, estimate):
+        wanted = super().synchronised(theta, step, interval, estimate)
+        return tf.minimum(wanted, self._cap)
 
 
 def steps_of_an_epoch(schedule: Any, job: Job) -> float:

@@ -1,6 +1,8 @@
 """The contract of what sets theta."""
 
 import abc
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -13,13 +15,15 @@ class Job(NamedTuple):
     parameters: int  # d, the weights that travel
     workers: int  # K
     epoch: Fraction | None  # steps in a global epoch, n / (B K), if known
+    squared_norm: float = math.nan  # ||w_0||^2 at the start, if known
+    matrices: int = 0  # weights of two or more dimensions: L layers have them
 
 
 class ThetaSchedule(abc.ABC):
     """The contract: theta at the start, after a step, at a synchronisation.
 
-    `after_step` and `synchronised` run inside the compiled loop, on every
-    worker alike.
+    `after_step`, `averaged` and, after it, `synchronised` run inside the
+    compiled loop, on every worker alike.
 
     Example:
       One of one's own: theta that halves at each synchronisation.
@@ -36,6 +40,7 @@ class ThetaSchedule(abc.ABC):
 
     # Whether it learns from variances, and ends rounds that grow too long.
     measures = False
+    variables: Sequence[tf.Variable] = ()  # what it keeps: for checkpoints
 
     @abc.abstractmethod
     def start(self, job: Job) -> float:
@@ -57,6 +62,10 @@ class ThetaSchedule(abc.ABC):
         """
         del step, interval
         return theta
+
+    def averaged(self, squared_norm: tf.Tensor) -> None:
+        """Takes note of ||w_0||^2 of the model that a round begins with."""
+        del squared_norm
 
     def synchronised(
         self,

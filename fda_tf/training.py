@@ -78,7 +78,13 @@ class Loop:
         self.interval = _counter("interval")
         self.syncs = _counter("syncs")
         self._schedule = thetas.get(sync.theta)
-        job = thetas.Job(group.layout.size, workers.count, epoch)
+        job = thetas.Job(
+            group.layout.size,
+            workers.count,
+            epoch,
+            squared_norm=float(vectors.squared_norm(self.w0)),
+            matrices=sum(v.shape.rank > 1 for v in group.variables),
+        )
         theta = self._schedule.start(job)
         self.theta = tf.Variable(
             theta, trainable=False, dtype=tf.float32, name="theta"
@@ -203,8 +209,10 @@ class Loop:
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
-            finite = tf.math.is_finite(vectors.squared_norm(new))
+            norm = vectors.squared_norm(new)
+            finite = tf.math.is_finite(norm)
             if finite:
+                self._schedule.averaged(norm)
                 if self.check is not None:
                     self.monitor.synchronised(new, old)
                     self.check.synchronised()
@@ -316,7 +324,7 @@ class Loop:
             "w0": self.w0,
             "monitor": list(monitor),
             "server": list(self.server.variables),
-            "theta": [self.theta],
+            "theta": [self.theta, *self._schedule.variables],
             "check": self.check.variables if self.check else [],
             "policy": list(self.sync.variables),
             "losses": self.workers.loss_variables(),

@@ -278,6 +278,33 @@ def test_auto_is_bounded_whatever_the_drifts():
     assert rounds.max() <= 160 and 40 < rounds.mean() < 160
 
 
+def test_auto_stays_below_its_cap():
+    """The variance of each step is given; cap = ||w_0||^2 / L."""
+    job = JOB._replace(squared_norm=64.0, matrices=8)
+    auto = thetas.Auto()
+    theta = tf.constant(auto.start(job))
+    assert float(theta) == 8  # and not infinite, for the first round
+    step = tf.constant(9, tf.int64)
+    # Of 30 steps, the first round's goal, 9 are done: nothing changes.
+    assert float(auto.after_step(theta, step, step)) == 8
+    # The variance is above 8: they meet; a longer round is wanted, in vain.
+    auto.averaged(tf.constant(80.0))
+    theta = auto.synchronised(theta, step, step, tf.constant(8.5))
+    assert float(theta) == 10
+    # Drifts that shrink: at the cap a round takes H steps, below it 2 H.
+    for start, last in ((10.0, 29), (9.0, 59)):
+        for interval, rings in ((last - 1, False), (last, True)):
+            done = tf.constant(interval, tf.int64)
+            after = auto.after_step(tf.constant(start), 9 + done, done)
+            assert float(after) == (0 if rings else start)
+    # What is measured below the cap is a theta as ever.
+    theta = auto.synchronised(tf.constant(0.0), 39, 30, tf.constant(2.0))
+    assert float(theta) == pytest.approx(2.0 * 39 / 30)
+    # A single matrix has no cap, nor has a model that begins at 0.
+    for changes in ({"matrices": 1}, {"squared_norm": 0.0}):
+        assert thetas.Auto().start(job._replace(**changes)) == np.inf
+
+
 def test_auto_in_training():
     sync = fda_tf.VarianceThreshold("auto", "exact")
     assert "theta=Auto()" in repr(sync)
