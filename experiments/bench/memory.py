@@ -7,7 +7,7 @@ this machine; each case in processes of its own:
   fit, MONITOR   `model.fit` with `fda_tf.FDA`
   loop, MONITOR  `fda_tf.Trainer` in a loop of one's own
 
-  python -m experiments.bench.memory                     # d = 1e8, 4 minutes
+  python -m experiments.bench.memory                     # d = 1e8
 
 "bytes/parameter" is persistent: the resident memory while steps go on (garbage
 collected, free heap given back), as a slope between --small and --parameters,
