@@ -2,8 +2,8 @@
 
   python -m experiments.bench.scaling --out=DIR
 
-Each part is a benchmark of its own, in processes of its own; what it printed is
-DIR/PART.json, and is not measured again while that is there.
+Each point is a benchmark in processes of its own; what it printed is
+DIR/PART_NUMBER.json, and is not measured again while that is there.
 
   size       what a check computes on one worker, d from 1e5 to 2e8
   bytes      a synchronisation and a bare all-reduce, d from 1e5 to 5e7
@@ -35,46 +35,44 @@ COLUMNS = ("part", "of", "against", "a", "b", "residual", "p", "p_residual")
 SHARE_ABOVE = 0.27
 
 
-def _exchange(workers: int, models: str, *kinds: str) -> list[dict]:
+def _exchange(workers: int, model: str, *kinds: str) -> tuple[str, ...]:
     flagged = [f"--only={kind}" for kind in kinds]
-    given = (f"--workers={workers}", f"--models={models}", *flagged)
-    return processes.result("exchange", *given)["rows"]
+    return ("exchange", f"--workers={workers}", f"--models={model}", *flagged)
 
 
-def _workers() -> list[dict]:
-    rows = []
-    for workers in (2, 3, 4, 6, 8):
-        rows += _exchange(workers, "61706x10", *KINDS)
-    return rows
-
-
+# Each is a benchmark and its flags; what it printed is kept at once.
 PARTS = {
-    "size": lambda: processes.result("states")["rows"],
-    "bytes": lambda: _exchange(
-        2, "1e5x10,1e6x10,1e7x10,5e7x10", "synchronisation", "all-reduce"
-    ),
-    "workers": _workers,
-    "simulated": lambda: processes.result(
-        "simulation", "--workers=10,30,100,300,1000", "--repeats=5"
-    )["rows"],
-    "tensors": lambda: _exchange(
-        2,
-        ",".join(f"1e6x{n}" for n in (10, 60, 200, 600)),
-        "check, linear",
-        "synchronisation",
-        "all-reduce",
-    ),
+    "size": [
+        ("states", f"--sizes={d}") for d in ("1e5", "1e6", "1e7", "1e8", "2e8")
+    ],
+    "bytes": [
+        _exchange(2, f"{d}x10", "synchronisation", "all-reduce")
+        for d in ("1e5", "1e6", "1e7", "5e7")
+    ],
+    "workers": [_exchange(k, "61706x10", *KINDS) for k in (2, 3, 4, 6, 8)],
+    "simulated": [
+        ("simulation", f"--workers={k}", "--repeats=5")
+        for k in (10, 30, 100, 300, 1000)
+    ],
+    "tensors": [
+        _exchange(
+            2, f"1e6x{n}", "check, linear", "synchronisation", "all-reduce"
+        )
+        for n in (10, 60, 200, 600)
+    ],
 }
 
 
 def measure(part: str, folder: pathlib.Path) -> list[dict]:
     """Returns the rows of a part: as they are in the folder, or measured."""
-    file = folder / f"{part}.json"
-    if not file.exists():
-        rows = PARTS[part]()
-        about = {"rows": rows, "machine": measured.machine()}
-        file.write_text(json.dumps(about), encoding="utf-8")
-    return json.loads(file.read_text(encoding="utf-8"))["rows"]
+    rows = []
+    for i, command in enumerate(PARTS[part]):
+        file = folder / f"{part}_{i}.json"
+        if not file.exists():
+            found = processes.result(*command)
+            file.write_text(json.dumps(found), encoding="utf-8")
+        rows += json.loads(file.read_text(encoding="utf-8"))["rows"]
+    return rows
 
 
 def series(part: str, rows: list[dict]) -> dict[str, list[tuple]]:
