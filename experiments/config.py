@@ -7,7 +7,7 @@ says which of the flags none of them reads.
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from experiments.algorithms import ALGORITHMS, schedule
 from experiments.tasks import TASKS
@@ -124,10 +124,16 @@ def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
     chosen = dict.fromkeys(flags["algorithm"])  # each once, in order
     used = {field for name in chosen for field in ALGORITHMS[name].uses}
     unused = [n for n in SPECIAL if flags.get(n) is not None and n not in used]
-    runs = [_settings(name, flags) for name in chosen]
+    return [_settings(name, flags) for name in chosen], unused
+
+
+def check_parts(runs: Iterable[Settings]) -> None:
+    """Refuses, with a ValueError, what does not go together.
+
+    Not before a worker has joined its cluster: parts may have tensors.
+    """
     for run in runs:
-        ALGORITHMS[run.algorithm].sync(run)  # refuses what does not go together
-    return runs, unused
+        ALGORITHMS[run.algorithm].sync(run)
 
 
 def _settings(name: str, flags: Mapping[str, object]) -> Settings:

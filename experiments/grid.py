@@ -121,6 +121,7 @@ def runs(grids: Iterable[Grid], given: Mapping[str, flags.Flag]) -> list[Run]:
             ]
             run = Run(settings, tuple(arguments))
             if found.setdefault(settings.run_id, run) is run:
+                config.check_parts([settings])
                 _check_split(settings, values["data_dir"], labels)
             unused = set(idle) if unused is None else unused & set(idle)
     for name in sorted(unused or ()):

@@ -71,6 +71,7 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
     """
     runs, unused = config.plan(flags)
     replicas = _home(flags["backend"])
+    config.check_parts(runs)
     starts_cluster = flags["backend"] == "cluster" and replicas is None
     if replicas is None:
         for name in unused:

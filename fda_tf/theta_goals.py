@@ -248,7 +248,7 @@ class Auto(TargetInterval):
 
     def __init__(self):
         super().__init__(epochs=1.5)
-        self._cap = tf.constant(math.inf)
+        self._cap: Any = math.inf  # a variable, once it starts
 
     def __repr__(self):
         return "Auto()"

@@ -40,7 +40,12 @@ def cluster(tmp_path_factory):
 
 def on_four(names, few):
     """Returns (workers, name): two processes do all, four do a few."""
-    return [(2, name) for name in names] + [(4, n) for n in names if n in few]
+    four = [
+        pytest.param(4, name, marks=pytest.mark.slow)
+        for name in names
+        if name in few
+    ]
+    return [(2, name) for name in names] + four
 
 
 def case(cluster, name, workers=2):

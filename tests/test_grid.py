@@ -70,6 +70,7 @@ def test_what_no_algorithm_uses_is_said_and_dropped(caplog):
         (["--grid=theta=1,"], "has the part 'theta=1,'"),
         (["--grid=theta=1 theta=2"], "has the part 'theta=2'"),
         (["--grid=theta=1,much"], "--theta=much is neither"),
+        (["--grid=theta=auto algorithm=max"], "with monitor='max'"),
         (["--grid=workers=5,many"], "--workers=many: "),
         (["--grid=workers=2,0"], "--workers must be a whole number"),
         (["--grid=task=lenet"], "--task=lenet is unknown; known: lenet5_mn"),

@@ -34,7 +34,7 @@ def policy(method: str, theta: float) -> fda_tf.sync.Policy:
       >>> policy("local:8", 1.5)
       Every(steps=8, epochs=None)
       >>> policy("linear:2:16", 1.5).check_every
-      CheckEvery(steps=16)
+      CheckEvery(steps=16, epochs=None)
     """
     kind, *numbers = method.split(":")
     if method == "synchronous":
