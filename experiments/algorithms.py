@@ -62,7 +62,8 @@ class Algorithm:
         )
 
 
-# Those that take a number, as in "epochs:2"; other names are thetas.get's.
+NAMED = ("auto", *fda_tf.thetas.RULES)
+# Those that take a number, as in "epochs:2".
 _SCHEDULES = {
     "interval": fda_tf.thetas.TargetInterval,
     "epochs": lambda epochs: fda_tf.thetas.TargetInterval(epochs=epochs),
@@ -97,9 +98,6 @@ def schedule(theta: float | str) -> fda_tf.thetas.ThetaSchedule:
             f"--theta={theta} is neither a number nor known: {', '.join(known)}"
         )
     return fda_tf.thetas.get(theta)
-
-
-NAMED = ("auto", *fda_tf.thetas.RULES)
 
 
 def _fda(monitor: str) -> Algorithm:

@@ -179,13 +179,7 @@ def measure(
 
 def main(_) -> None:
     """Measures; prints the figures beside the committed ones, then JSON."""
-    names = FLAGS.only or list(MEASUREMENTS)
-    unknown = set(names) - set(MEASUREMENTS)
-    if unknown:
-        raise app.UsageError(
-            f"--only: received {', '.join(sorted(unknown))}. Expected some "
-            f"of: {', '.join(MEASUREMENTS)}."
-        )
+    names = measured.chosen("only", FLAGS.only, MEASUREMENTS)
     committed: dict[str, float] = {}
     if FIGURES.exists():
         committed = json.loads(FIGURES.read_text(encoding="utf-8"))["figures"]

@@ -14,6 +14,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 
+from absl import app
+
 
 def in_turn(
     blocks: Mapping[str, Callable[[], float]],
@@ -79,6 +81,21 @@ def spread(values: Sequence[float]) -> tuple[float, list[float]]:
             break
         out += 1
     return statistics.median(ordered), [ordered[out], ordered[-1 - out]]
+
+
+def chosen(flag: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns the parts of a benchmark that a flag names: all if it has none.
+
+    Raises:
+      UsageError: for a name that is not known; it lists those that are.
+    """
+    unknown = set(given or ()) - set(known)
+    if unknown:
+        raise app.UsageError(
+            f"--{flag}: received {', '.join(sorted(unknown))}. Expected some "
+            f"of: {', '.join(known)}."
+        )
+    return list(given or known)
 
 
 def machine() -> dict:

@@ -114,20 +114,9 @@ def measure() -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     replicas = fda_tf.connect()
-    from experiments import datasets
-    from fda_tf import cluster, data, training, worker
+    from fda_tf import training
 
-    shipped = datasets.load("mnist5000")
-    x = (shipped.x_train[..., None] / 255.0).astype("float32")
-    mine = slice(replicas.index, None, replicas.count)
-    source = data.ArraySource(
-        [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
-    )
-    home = cluster.Cluster(
-        worker.Worker(build(), source.example(), source.spec()),
-        source,
-        replicas,
-    )
+    home = _home(replicas)
 
     def make(sync):
         loop = training.Loop(home, sync, fda_tf.Average())
@@ -160,6 +149,24 @@ def measure() -> None:
     if replicas.is_chief:
         result = {"rows": rows, "profile_ms": profiles}
         print(json.dumps(result), flush=True)
+
+
+def _home(replicas):
+    """Returns the cluster: the model, and this worker's part of the images."""
+    from experiments import datasets
+    from fda_tf import cluster, data, worker
+
+    shipped = datasets.load("mnist5000")
+    x = (shipped.x_train[..., None] / 255.0).astype("float32")
+    mine = slice(replicas.index, None, replicas.count)
+    source = data.ArraySource(
+        [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
+    )
+    return cluster.Cluster(
+        worker.Worker(build(), source.example(), source.spec()),
+        source,
+        replicas,
+    )
 
 
 def _block(loop, steps) -> tuple[float, float, float]:

@@ -194,13 +194,7 @@ def published(path: str) -> list[dict]:
 
 def main(_) -> None:
     """Measures, fits and draws; prints the fits, then JSON."""
-    wanted = FLAGS.part or list(PARTS)
-    unknown = set(wanted) - set(PARTS)
-    if unknown:
-        raise app.UsageError(
-            f"--part: received {', '.join(sorted(unknown))}. Expected some "
-            f"of: {', '.join(PARTS)}."
-        )
+    wanted = measured.chosen("part", FLAGS.part, PARTS)
     folder = pathlib.Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
     fitted: dict = {}
