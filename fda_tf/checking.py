@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import vectors
+from fda_tf import graphs, vectors
 from fda_tf.sync import VarianceThreshold
 from fda_tf.workers import Workers
 
@@ -81,6 +81,7 @@ class Check:
         cascade = [self._crossed, self._whole, self._near]
         return [self.checks, *cascade, self._next, self._held, self._states]
 
+    @graphs.on_tensors
     def begin(self, theta: tf.Tensor) -> Verdict:
         """Says what the state of the last step means, when it overlaps."""
         if not self._overlap:
@@ -92,6 +93,7 @@ class Check:
             verdict = self._verdict(mean_state, theta)
         return verdict
 
+    @graphs.on_tensors
     def end(
         self, theta: tf.Tensor, interval: tf.Tensor, begun: Verdict
     ) -> Verdict:
@@ -132,6 +134,7 @@ class Check:
             tf.reduce_all(tf.math.is_finite(mean_state)),
         )
 
+    @graphs.on_tensors
     def _mean_state(self, theta):
         """Returns the mean state, or [an upper bound, 0, ...] that will do."""
         if not self._cascade:

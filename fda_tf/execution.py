@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import specs
+from fda_tf import graphs, specs
 from fda_tf.trainer import Trainer
 
 
@@ -140,6 +140,7 @@ def compile_steps(trainer: Trainer) -> Callable:
         nothing = tf.experimental.Optional.empty(iterator.element_spec)
         did = batch.has_value()
 
+        @graphs.on_tensors
         def local_step(carry):
             done, batch, logs = carry
             if batch.has_value():
@@ -160,7 +161,7 @@ def compile_steps(trainer: Trainer) -> Callable:
         now = loop.step.read_value(), trainer.home.called(), *loop.sent()
         return logs, batch, trace, did, *now, loop.theta.read_value()
 
-    return tf.function(compiled, reduce_retracing=True)
+    return tf.function(compiled, autograph=False, reduce_retracing=True)
 
 
 def _zeros(like: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fda_tf import data, history
+from fda_tf import data, graphs, history
 from fda_tf.plan import Plan, takes_plan
 from fda_tf.replicas import Replicas
 from fda_tf.rounds import Round
@@ -67,6 +67,7 @@ class Simulation(Workers):
                     _store(rows, k, vector)
         self._residual: list[tf.Variable] = []
 
+    @graphs.on_tensors
     def step(self, step):
         lanes = len(self.lanes)
         for turn in tf.range(self.count // lanes):
@@ -114,6 +115,7 @@ class Simulation(Workers):
         self.count_exchange(kind, [values])
         return values
 
+    @graphs.on_tensors
     def each(self, of):
         states = tf.TensorArray(tf.float32, self.here)
         for i in tf.range(self.here):
@@ -143,6 +145,7 @@ class Simulation(Workers):
     def number(self, place):
         return int(self._round.client(place))
 
+    @graphs.on_tensors
     def assign(self, snapshot):
         self._round.begin()
         for i in tf.range(self.count):
@@ -177,6 +180,7 @@ class Simulation(Workers):
             for stacked in stack
         )
 
+    @graphs.on_tensors
     def _mean(self, of, shares, first=None):
         """Returns the mean of `of(place)`, the first of which may be known."""
         total = list(of(0) if first is None else first)

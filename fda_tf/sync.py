@@ -46,7 +46,7 @@ class Policy:
           clock: at the synchronisation, the round not yet begun anew.
           loss: the mean training loss of the round, if the policy needs it.
         """
-        del clock, loss  # AutoGraph knows no function that is empty
+        del clock, loss
 
     def due(self, clock: Clock) -> tf.Tensor | bool:
         """Returns whether a synchronisation is due by the clock."""

@@ -105,8 +105,10 @@ class Trainer:
             self.home = Cluster(self.worker, None, replicas)
         self.loop = Loop(self.home, sync, server, epoch, **exchange)
         self._state = State(self.loop, self._variables())
-        self._step = tf.function(self._one_step, reduce_retracing=True)
-        self._after_step = tf.function(self.loop.after_step)
+        self._step = tf.function(
+            self._one_step, autograph=False, reduce_retracing=True
+        )
+        self._after_step = tf.function(self.loop.after_step, autograph=False)
 
     def step(self, batch: Any) -> Any:
         """Runs the model's `train_step` and what follows; returns its logs.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import checking, thetas, vectors
+from fda_tf import checking, graphs, thetas, vectors
 from fda_tf.checking import Check
 from fda_tf.exchange import Exchange
 from fda_tf.server import Average
@@ -91,10 +91,13 @@ class Loop:
         )
         sync.due(Clock(self.step, self.interval, epoch))  # refuses now
         signature = [tf.TensorSpec([], tf.int32)]
-        self._run_all = tf.function(self._run, input_signature=signature)
-        self._meet_all = tf.function(self._synchronise_all)
+        self._run_all = tf.function(
+            self._run, autograph=False, input_signature=signature
+        )
+        self._meet_all = tf.function(self._synchronise_all, autograph=False)
         self._mean_models = tf.function(
-            lambda: workers.mean(lambda s: s.weights + s.statistics, "eval")
+            lambda: workers.mean(lambda s: s.weights + s.statistics, "eval"),
+            autograph=False,
         )
 
     def call(self, function: Any, *args: Any) -> Any:
@@ -121,6 +124,7 @@ class Loop:
 
         return self.run_steps(steps, tf.constant(0), local_step)[1]
 
+    @graphs.on_tensors
     def run_steps(self, steps, carry, local_step, first=None):
         """Runs up to `steps` in-parallel steps; for use in graphs.
 
@@ -173,6 +177,7 @@ class Loop:
             return checking.none()
         return self.check.begin(self.theta.read_value())
 
+    @graphs.on_tensors
     def _end_step(self, verdict):
         self.step.assign_add(1)
         self.interval.assign_add(1)
@@ -196,6 +201,7 @@ class Loop:
         step, interval = self.step.read_value(), self.interval.read_value()
         return self.sync.due(Clock(step, interval, self.epoch))
 
+    @graphs.on_tensors
     def _synchronise(self, everyone=False):
         """Averages the models; returns whether all went well.
 

@@ -111,7 +111,7 @@ class Workers(abc.ABC):
           step: steps done, int64.
           everyone: whether nobody may miss it.
         """
-        del step, everyone  # AutoGraph knows no function that is empty
+        del step, everyone
 
     def waiting(self, step: tf.Variable) -> contextlib.AbstractContextManager:
         """Makes the context of calls in which other processes are waited for.
