@@ -10,8 +10,8 @@ import tensorflow as tf
 from absl import logging
 
 import fda_tf
-import fda_tf.environment
 import fda_tf.launch
+import fda_tf.processes.environment
 from experiments import (
     config,
     datasets,
@@ -167,7 +167,7 @@ def _home(backend: str) -> Any:
     """Sets TensorFlow up; returns replicas if this is a cluster's worker."""
     # Each run traces its own loop, which TensorFlow takes for an accident.
     tf.get_logger().setLevel("ERROR")
-    described = fda_tf.environment.describes_job()
+    described = fda_tf.processes.environment.describes_job()
     if backend == "cluster":
         # connect() has to come before any other call of TensorFlow.
         return fda_tf.connect() if described else None

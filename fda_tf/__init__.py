@@ -2,12 +2,12 @@
 
 from fda_tf import launch, partition, payloads, thetas
 from fda_tf.callback import FDA, Averaging
-from fda_tf.callback_list import on_chief
-from fda_tf.checkpoint import Checkpoint
 from fda_tf.cluster import train
 from fda_tf.fedprox import FedProx
 from fda_tf.guard import Guard
 from fda_tf.history import History
+from fda_tf.keras_fit.callback_list import on_chief
+from fda_tf.keras_fit.sharding import Shard, shard
 from fda_tf.monitors import (
     MONITORS,
     ExactMonitor,
@@ -21,8 +21,8 @@ from fda_tf.payloads import PAYLOADS
 from fda_tf.plan import Plan
 from fda_tf.replicas import Replicas, connect
 from fda_tf.rivals import AdaComm, PostLocal, QuadraticRule
+from fda_tf.saving.checkpoint import Checkpoint
 from fda_tf.server import Average, ServerOptimizer, Yogi
-from fda_tf.sharding import Shard, shard
 from fda_tf.simulation import simulate
 from fda_tf.sync import (
     CheckEvery,

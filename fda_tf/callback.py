@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from fda_tf import payloads, plan, thetas
 from fda_tf import replicas as replicas_lib
-from fda_tf.callback_list import put_first
-from fda_tf.checkpoint import Checkpoint
-from fda_tf.fitting import Fit
 from fda_tf.guard import Guard
-from fda_tf.making import Made
+from fda_tf.keras_fit.callback_list import put_first
+from fda_tf.keras_fit.fitting import Fit
+from fda_tf.keras_fit.making import Made
 from fda_tf.monitors import Monitor
+from fda_tf.saving.checkpoint import Checkpoint
 from fda_tf.server import Average
 from fda_tf.sync import (
     CheckEvery,

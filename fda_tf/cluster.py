@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import agreement, data, history, vectors
+from fda_tf import data, history, vectors
 from fda_tf import replicas as replicas_lib
 from fda_tf.plan import Plan, takes_plan
+from fda_tf.processes import agreement
 from fda_tf.words import from_words, to_words
 from fda_tf.worker import Group, Worker
 from fda_tf.workers import Workers, shared

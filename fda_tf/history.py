@@ -10,10 +10,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from fda_tf import monitors, sync_table, vectors
+from fda_tf import monitors, vectors
+from fda_tf.keras_fit import sync_table
 from fda_tf.plan import Plan
-from fda_tf.preemption import Preemption
-from fda_tf.state import State
+from fda_tf.saving.preemption import Preemption
+from fda_tf.saving.state import State
 from fda_tf.training import CAUSES, Loop
 from fda_tf.workers import Workers, evaluate
 

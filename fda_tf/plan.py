@@ -11,8 +11,8 @@ from typing import Any
 import tensorflow as tf
 
 from fda_tf import checks, payloads
-from fda_tf.checkpoint import Checkpoint
 from fda_tf.guard import Guard
+from fda_tf.saving.checkpoint import Checkpoint
 from fda_tf.server import Average, ServerOptimizer
 from fda_tf.sync import Policy, VarianceThreshold
 from fda_tf.training import STATISTICS

@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import context, environment, lost, own_address, rendezvous
-from fda_tf.patience import Patience
+from fda_tf.processes import context, environment, lost, own_address, rendezvous
+from fda_tf.processes.patience import Patience
 
 
 class Replicas:

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fda_tf import agreement, vectors
+from fda_tf import vectors
+from fda_tf.processes import agreement
 from fda_tf.vectors import Layout, Vector
 
 

@@ -9,14 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import agreement, saved
 from fda_tf import replicas as replicas_lib
-from fda_tf.checkpoint import Checkpoint
 from fda_tf.cluster import Cluster
 from fda_tf.guard import Guard
 from fda_tf.plan import check_exchange, check_parts
+from fda_tf.processes import agreement
+from fda_tf.saving import saved
+from fda_tf.saving.checkpoint import Checkpoint
+from fda_tf.saving.state import State
 from fda_tf.server import Average
-from fda_tf.state import State
 from fda_tf.sync import VarianceThreshold
 from fda_tf.training import Loop
 from fda_tf.worker import Worker

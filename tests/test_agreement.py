@@ -9,7 +9,8 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import agreement, data
+from fda_tf import data
+from fda_tf.processes import agreement
 from fda_tf.worker import Worker
 
 layers, losses = keras.layers, keras.losses

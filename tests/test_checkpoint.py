@@ -22,7 +22,7 @@ import pytest
 from checkpoint_job import state
 from processes import environment, run_workers
 
-from fda_tf import checkpoint, checkpoint_part
+from fda_tf.saving import checkpoint, checkpoint_part
 
 JOB = str(pathlib.Path(__file__).with_name("checkpoint_job.py"))
 PART = "step-000000002/worker-00000-of-00001"

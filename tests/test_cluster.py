@@ -16,14 +16,8 @@ import pytest
 import small
 
 import fda_tf
-from fda_tf import (
-    data,
-    environment,
-    launch,
-    rendezvous,
-    replicas,
-    training,
-)
+from fda_tf import data, launch, replicas, training
+from fda_tf.processes import environment, rendezvous
 from fda_tf.worker import Worker
 
 CASES = list(cases.cases())

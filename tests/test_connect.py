@@ -9,7 +9,8 @@ import tensorflow as tf
 from absl import logging
 
 import fda_tf
-from fda_tf import context, rendezvous, replicas
+from fda_tf import replicas
+from fda_tf.processes import context, rendezvous
 
 LOCAL = ["127.0.0.1:1", "localhost:2", "[::1]:3"]
 FAR = ["127.0.0.1:1", "host1:1", "127.0.0.1:2"]

@@ -14,7 +14,7 @@ import processes
 import pytest
 import yaml
 
-from fda_tf import environment
+from fda_tf.processes import environment
 
 HERE = pathlib.Path(__file__).parent
 DOCS = HERE.parent / "docs"

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from fda_tf import environment, rendezvous
+from fda_tf.processes import environment, rendezvous
 
 
 def tf_config(workers=("a:1", "b:1"), index=0, job="worker", **others):

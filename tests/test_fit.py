@@ -9,7 +9,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import fitting
+from fda_tf.keras_fit import fitting
 
 KEPT = ("train_function", "test_function", "make_train_function")
 OURS = ["mb_sent", "syncs", "theta", "variance"]

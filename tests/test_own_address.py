@@ -6,7 +6,8 @@ import sys
 import processes
 import pytest
 
-from fda_tf import launch, own_address
+from fda_tf import launch
+from fda_tf.processes import own_address
 
 linux = pytest.mark.skipif(
     sys.platform != "linux", reason="socket filters are Linux's"

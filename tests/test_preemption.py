@@ -11,7 +11,7 @@ import tensorflow as tf
 from launched import eventually
 
 import fda_tf
-from fda_tf.preemption import Preemption
+from fda_tf.saving.preemption import Preemption
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_checkpoint import forge_path
 
-from fda_tf import saved
-from fda_tf.checkpoint import Checkpoint
+from fda_tf.saving import saved
+from fda_tf.saving.checkpoint import Checkpoint
 
 
 class Threads:

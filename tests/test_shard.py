@@ -7,7 +7,7 @@ import small
 import tensorflow as tf
 
 from fda_tf import data
-from fda_tf.sharding import shard
+from fda_tf.keras_fit.sharding import shard
 
 
 class Workers:

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Sequence
 
-from fda_tf import environment
+from fda_tf.processes import environment
 
 RETRY_SECONDS = 0.2
 BACKLOG = 128  # workers that may ring at the same moment

@@ -5,12 +5,12 @@ from typing import Any
 
 import keras
 
-from fda_tf.execution import Done, Execution
-from fda_tf.making import Made
-from fda_tf.meetings import Meetings
-from fda_tf.progress import Progress
-from fda_tf.record import Record
-from fda_tf.resuming import Resuming
+from fda_tf.keras_fit.execution import Done, Execution
+from fda_tf.keras_fit.making import Made
+from fda_tf.keras_fit.meetings import Meetings
+from fda_tf.keras_fit.progress import Progress
+from fda_tf.keras_fit.record import Record
+from fda_tf.saving.resuming import Resuming
 
 
 class Steps:

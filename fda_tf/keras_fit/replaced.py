@@ -8,14 +8,14 @@ from typing import Any
 
 import keras
 
-from fda_tf.callback_list import Arranged, find
+from fda_tf.keras_fit.callback_list import Arranged, find
 
 
 class Replaced:
     """Takes the places in a model that a fit needs, until `restore`.
 
     Args:
-      fit: the `fda_tf.fitting.Fit` that takes them.
+      fit: the `fda_tf.keras_fit.fitting.Fit` that takes them.
     """
 
     def __init__(self, fit: Any):

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from fda_tf.execution import Done
-from fda_tf.points import Points
+from fda_tf.keras_fit.execution import Done
+from fda_tf.keras_fit.points import Points
 from fda_tf.sync import VarianceThreshold
 from fda_tf.trainer import Trainer
 from fda_tf.training import CAUSES, Loop

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import environment
+from fda_tf.processes import environment
 
 HEARTBEAT_SECONDS = 30  # a process silent for longer is taken for dead
 

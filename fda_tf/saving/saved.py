@@ -1,7 +1,7 @@
 """Which checkpoint all workers go on from: the newest that all of them have.
 
 When that is one of another number of workers, each makes a part for itself of
-theirs. What is in a part is `fda_tf.state`'s.
+theirs. What is in a part is `fda_tf.saving.state`'s.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from fda_tf.checkpoint import Checkpoint
-from fda_tf.checkpoint_part import DamagedError
+from fda_tf.saving.checkpoint import Checkpoint
+from fda_tf.saving.checkpoint_part import DamagedError
 
 NONE, ENDLESS = -1, 2**62  # below and above all steps
 HISTORY = "history/"  # begins the names of arrays that are no variables

@@ -4,8 +4,8 @@
                            worker-00001-of-00004.json  what they are
 
 Each worker writes its own pair, to a folder that all share or to its own
-machine's; `fda_tf.checkpoint_part` says what is in them. TensorFlow is not
-needed here.
+machine's; `fda_tf.saving.checkpoint_part` says what is in them. TensorFlow is
+not needed here.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import numpy as np
 from absl import logging
 
 from fda_tf import checks
-from fda_tf.checkpoint_part import (
+from fda_tf.saving.checkpoint_part import (
     DamagedError,
     Part,
     flush_folder,

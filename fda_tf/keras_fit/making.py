@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from fda_tf.execution import compile_steps
-from fda_tf.meetings import Meetings
+from fda_tf.keras_fit.execution import compile_steps
+from fda_tf.keras_fit.meetings import Meetings
 from fda_tf.sync import VarianceThreshold
 from fda_tf.trainer import Trainer
 

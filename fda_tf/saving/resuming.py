@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from fda_tf import callback_list, callback_state, saved, specs, sync_table
-from fda_tf.checkpoint import Checkpoint
-from fda_tf.making import Made
-from fda_tf.preemption import Preemption
-from fda_tf.progress import ENDLESS, Progress
-from fda_tf.record import Record
+from fda_tf.keras_fit import callback_list, callback_state, specs, sync_table
+from fda_tf.keras_fit.making import Made
+from fda_tf.keras_fit.progress import ENDLESS, Progress
+from fda_tf.keras_fit.record import Record
+from fda_tf.saving import saved
+from fda_tf.saving.checkpoint import Checkpoint
+from fda_tf.saving.preemption import Preemption
 from fda_tf.trainer import Trainer
 
 SYNCS = slice(1, 4)  # where the synchronisations are, in a part's history

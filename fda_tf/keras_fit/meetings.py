@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fda_tf.lost import GONE, in_brief
+from fda_tf.processes.lost import GONE, in_brief
 
 
 class Meetings:

@@ -21,16 +21,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import specs
-from fda_tf.lent import Lent
-from fda_tf.lost import GONE
-from fda_tf.making import Made, make, take_chiefs
-from fda_tf.meetings import Meetings
-from fda_tf.progress import Progress
-from fda_tf.record import Record
-from fda_tf.replaced import Replaced
-from fda_tf.resuming import Resuming
-from fda_tf.steps import Steps, no_batch
+from fda_tf.keras_fit import specs
+from fda_tf.keras_fit.lent import Lent
+from fda_tf.keras_fit.making import Made, make, take_chiefs
+from fda_tf.keras_fit.meetings import Meetings
+from fda_tf.keras_fit.progress import Progress
+from fda_tf.keras_fit.record import Record
+from fda_tf.keras_fit.replaced import Replaced
+from fda_tf.keras_fit.steps import Steps, no_batch
+from fda_tf.processes.lost import GONE
+from fda_tf.saving.resuming import Resuming
 from fda_tf.worker import check
 
 

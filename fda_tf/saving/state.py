@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import agreement, saved
-from fda_tf.checkpoint import Checkpoint
-from fda_tf.saved import HISTORY, Saved
+from fda_tf.processes import agreement
+from fda_tf.saving import saved
+from fda_tf.saving.checkpoint import Checkpoint
+from fda_tf.saving.saved import HISTORY, Saved
 from fda_tf.training import Loop
 
 VERSIONS = ("fda_tf", "tensorflow", "keras")

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import graphs, specs
+from fda_tf import graphs
+from fda_tf.keras_fit import specs
 from fda_tf.trainer import Trainer
 
 
