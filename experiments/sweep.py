@@ -11,6 +11,7 @@ the rows in one small CSV, too, and skips what has its row there.
   python -m experiments.sweep --preset=lenet5_iid --workers=5 --seed=0
   python -m experiments.sweep --task=lenet5_mnist \
       --grid='theta=0.5,1.5,5 workers=5,10 algorithm=linear,sketch seed=0,1,2'
+  python -m experiments.sweep --preset=lenet5_iid --grid='workers=5,10'
   python -m experiments.sweep --preset=lenet5_iid --slurm=job.sbatch
 """
 
@@ -34,7 +35,8 @@ flags.DEFINE_string(
     "grid",
     None,
     "Flags of experiments.run with values by commas, and spaces between: "
-    "'theta=0.5,1.5 workers=5,10'; all combinations are trained.",
+    "'theta=0.5,1.5 workers=5,10'; all combinations are trained. With --preset "
+    "it goes before what that says of the same flags.",
 )
 flags.DEFINE_integer(
     "jobs",
@@ -85,16 +87,14 @@ def _sweep() -> int:
             "--overwrite is not for a sweep, which skips what is finished; "
             "remove a run's folder, and its row, to train again"
         )
-    if (FLAGS.preset is None) == (FLAGS.grid is None):
+    if FLAGS.preset is None and FLAGS.grid is None:
         known = ", ".join(grid.PRESETS)
         raise ValueError(
-            f"Give either --grid='theta=0.5,1.5' or --preset; known: {known}"
+            f"Give --grid='theta=0.5,1.5', --preset or both; known: {known}"
         )
-    if FLAGS.preset is not None:
-        grids = grid.preset(FLAGS.preset)
-    else:
-        grids = [grid.parse(FLAGS.grid)]
-    runs = grid.runs(grids, given)
+    grids = [{}] if FLAGS.preset is None else grid.preset(FLAGS.preset)
+    varied = grid.parse(FLAGS.grid or "")
+    runs = grid.runs([each | varied for each in grids], given)
     folder = pathlib.Path(FLAGS.results_dir)
     results.check_writable("results_dir", FLAGS.results_dir, folder)
     if FLAGS.summary:

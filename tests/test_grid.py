@@ -46,6 +46,18 @@ def test_what_the_command_line_gives_goes_before_the_grid_and_is_passed_on():
     }  # fmt: skip
 
 
+def test_a_grid_goes_before_the_preset(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = command(
+        "--preset=small", "--grid=workers=2,3 theta=2", "--slurm=job",
+        "--seed=4", f"--results_dir={tmp_path}",
+    )  # fmt: skip
+    assert code == 0 and "6 of 6 runs" in capsys.readouterr().out
+    tasks = (tmp_path / "job").read_text()
+    assert tasks.count("--seed=4") == 6 and tasks.count("--workers=3") == 3
+    assert tasks.count("--theta=2") == 4 and "--theta=1" not in tasks
+
+
 def test_without_algorithms_a_grid_has_the_default_ones():
     assert [r.settings.algorithm for r in runs(workers=["2"])] == [
         "synchronous", "linear", "sketch",
@@ -61,8 +73,8 @@ def test_what_no_algorithm_uses_is_said_and_dropped(caplog):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "Give either --grid='theta=0.5,1.5' or --preset; known: costs_"),
-        (["--preset=small", "--grid=seed=1"], "Give either --grid"),
+        ([], "Give --grid='theta=0.5,1.5', --preset or both; known: costs_"),
+        (["--preset=small", "--grid=sed=1"], "A grid has 'sed', which is no"),
         (["--preset=lenet5"], "--preset=lenet5 is unknown; known: costs_"),
         (["--grid=thta=1"], "'thta', which is no flag that may be varied; kn"),
         (["--grid=results_dir=a,b"], "'results_dir', which is no flag that"),
