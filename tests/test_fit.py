@@ -322,6 +322,12 @@ def frozen():
     return small.compile_model(model)
 
 
+def averaging():
+    """Keras would end the fit with worker 0's own moving average."""
+    optimizer = keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=5)
+    return small.linear_model(optimizer=optimizer)
+
+
 def misnamed():
     class Model(keras.Sequential):
         def train_step(self, data):
@@ -337,6 +343,7 @@ def misnamed():
         (in_scope, "was made inside strategy.scope"),
         (eager, "run_eagerly=True"),
         (frozen, "has no trainable weights"),
+        (averaging, r"Received SGD\(use_ema=True\), whose moving average is"),
         (misnamed, "train_step returns variance, and so do the logs of FDA"),
     ],
 )
