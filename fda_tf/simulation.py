@@ -53,6 +53,7 @@ class Simulation(Workers):
         self.here, self.clients = count, workers
         self.apart = self._round.apart
         self.replicas = Replicas()  # this process, alone
+        self.share_frozen()
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)
         self._statistics = _stack("statistics", workers, start.statistics)
@@ -162,7 +163,8 @@ class Simulation(Workers):
         return tf.stack([of(self._snapshot(i)) for i in range(self.count)])
 
     def variables(self):
-        return self._stacks() | {"round": self._round.variables}
+        kept = super().variables() | self._stacks()
+        return kept | {"round": self._round.variables}
 
     def _stacks(self):
         groups = {f"rest_{i}": rows for i, rows in enumerate(self._rest)}
@@ -353,10 +355,6 @@ def _lanes(models, source):
                 f"{lanes[0].shapes()} and {lane.shapes()}. Let it return the "
                 "same architecture at each call."
             )
-        for group, first in zip(
-            lane.frozen, (lanes or [lane])[0].frozen, strict=True
-        ):
-            group.assign(first.pack())
         lanes.append(lane)
     return lanes
 

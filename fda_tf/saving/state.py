@@ -129,6 +129,7 @@ class State:
             if name in found.arrays:
                 variable.assign(found.arrays[name])
         self.loop.hold()
+        self.loop.workers.share_frozen()
         if found.workers == self.replicas.count:
             self._whole = found.step
             logging.log(
