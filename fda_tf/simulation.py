@@ -47,7 +47,7 @@ class Simulation(Workers):
     ):
         self._round = rounds or Round(workers)
         count = self._round.count
-        lanes = min(count, lanes or len(os.sched_getaffinity(0)))
+        lanes = min(count, lanes or _cores())
         self.lanes = _lanes([build() for _ in range(lanes)], source)
         super().__init__(count, self.lanes[0], source, shares)
         self.here, self.clients = count, workers
@@ -364,6 +364,13 @@ _SHARED = (
     "Make everything that training changes inside build(), anew at each call: "
     "simulated workers run on several models."
 )
+
+
+def _cores() -> int:
+    """Returns how many cores this process may use; of all, but on Linux."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _stack(name, count, vector):

@@ -80,6 +80,7 @@ class Loop:
         # By the paper's formulas, of all workers that there were.
         self._paper_states = _counter("paper_state_bytes")
         self._paper_models = _counter("paper_model_bytes")
+        self._mean_is_finite = tf.Variable(True, trainable=False)
         self._schedule = thetas.get(sync.theta)
         job = thetas.Job(
             group.layout.size,
@@ -228,6 +229,7 @@ class Loop:
         self.workers.meet(self.step.read_value(), everyone)
         mean = self.exchange.mean(self.step.read_value())
         finite = tf.math.is_finite(vectors.squared_norm(mean.weights))
+        self._mean_is_finite.assign(finite)
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
@@ -329,14 +331,31 @@ class Loop:
         when = "" if self.monitor else f" (it was in {since})"
         if not bad:
             raise FloatingPointError(
-                f"Step {step}: the server optimizer's step is NaN or infinite; "
-                "all workers stop. Lower the server's learning rate."
+                f"Step {step}: no worker's drift is NaN or infinite, but "
+                f"{self._what_else_is_bad()}"
             )
         raise FloatingPointError(
             f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
             f"NaN or infinite{when}; all workers stop. Lower the learning "
             "rate, clip the gradients (clipnorm=), or look at that worker's "
             "data."
+        )
+
+    def _what_else_is_bad(self) -> str:
+        if bool(self._mean_is_finite):
+            return (
+                "the server optimizer's step is; all workers stop. Lower the "
+                "server's learning rate."
+            )
+        if self.exchange.guard is not None and self.workers.apart:
+            return (
+                "nobody is left to average: the guard has dropped all who did "
+                "not miss the synchronisation; all workers stop. Give the "
+                "guard a larger factor, or act='clip', or lower miss=."
+            )
+        return (
+            "the average of the models is; all workers stop. Lower the "
+            "learning rate."
         )
 
     def variables(self) -> dict[str, list[tf.Variable]]:

@@ -1,6 +1,7 @@
 """`model.fit` with the callback in one process: K = 1 is stock Keras."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -275,6 +276,28 @@ def test_averaged_weights_need_a_step():
     fit(model, MANY, fda=fda)
     for a, b in zip(fda.averaged_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_that_has_ended_says_what_would_help(tmp_path, caplog):
+    for stop, words in (
+        (
+            False,
+            "has ended already, at step 2: .* Give more epochs, or another",
+        ),
+        (True, "was stopped early, .*, at step 2: .* More epochs change nothi"),
+    ):
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = stop  # noqa: B023 - called at once
+
+        for epochs in (1, 3 if stop else 1):
+            saved = fda_tf.Checkpoint(tmp_path / str(stop))
+            fda = fda_tf.FDA(checkpoint=saved)
+            model, data = small.linear_model(), small.data(64)
+            fit(model, *data, fda=fda, callbacks=[Stop()], epochs=epochs)
+            assert int(model.optimizer.iterations) == 2
+        assert re.search(words, caplog.text)
 
 
 # What cannot work is refused in words.

@@ -247,6 +247,28 @@ def test_the_guard_leaves_out_a_worker_that_is_nan():
     assert np.all(np.isfinite(small.flat(run.model)))
 
 
+def server(rate):
+    return fda_tf.ServerOptimizer(keras.optimizers.SGD(rate))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        # Worker 1, far off, is the only one that is there.
+        ({"guard": fda_tf.Guard(), "miss": 0.9}, "the guard has dropped all"),
+        ({"server": server(3e38)}, "the server optimizer's step is; all"),
+    ],
+)
+def test_an_average_that_is_bad_though_no_drift_is(options, message):
+    shards = small.shards(WORKERS)
+    shards[1] = (1000 * shards[1][0], shards[1][1])
+    with pytest.raises(FloatingPointError, match=f"no worker's .*{message}"):
+        fda_tf.simulate(
+            small.linear_model, shards, steps=40, batch_size=BATCH,
+            sync=fda_tf.Every(steps=1), **options,
+        )  # fmt: skip
+
+
 def test_a_guard_that_finds_nothing_changes_nothing():
     sync = fda_tf.VarianceThreshold(0.2, "linear")
     plain, guarded = simulate(sync), simulate(sync, guard=fda_tf.Guard(100.0))
