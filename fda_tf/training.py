@@ -330,10 +330,7 @@ class Loop:
         since = f"one of the last {looked} steps" if looked > 1 else "this step"
         when = "" if self.monitor else f" (it was in {since})"
         if not bad:
-            raise FloatingPointError(
-                f"Step {step}: no worker's drift is NaN or infinite, but "
-                f"{self._what_else_is_bad()}"
-            )
+            raise FloatingPointError(f"Step {step}: {self._what_else_is_bad()}")
         raise FloatingPointError(
             f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
             f"NaN or infinite{when}; all workers stop. Lower the learning "
@@ -344,8 +341,8 @@ class Loop:
     def _what_else_is_bad(self) -> str:
         if bool(self._mean_is_finite):
             return (
-                "the server optimizer's step is; all workers stop. Lower the "
-                "server's learning rate."
+                "the server optimizer's step is NaN or infinite; all workers "
+                "stop. Lower the server's learning rate."
             )
         if self.exchange.guard is not None and self.workers.apart:
             return (
@@ -354,8 +351,8 @@ class Loop:
                 "guard a larger factor, or act='clip', or lower miss=."
             )
         return (
-            "the average of the models is; all workers stop. Lower the "
-            "learning rate."
+            "the average of the models is NaN or infinite, though no worker's "
+            "drift is; all workers stop. Lower the learning rate."
         )
 
     def variables(self) -> dict[str, list[tf.Variable]]:
