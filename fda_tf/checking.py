@@ -34,11 +34,13 @@ class Verdict(NamedTuple):
     estimate: tf.Tensor  # float32: of the variance; NaN without a check
     crossed: tf.Tensor  # bool: whether it exceeds theta
     finite: tf.Tensor  # bool: whether all drifts are
+    checked: tf.Tensor  # bool: whether there was a check
 
 
 def none() -> Verdict:
     """Returns what is said of a step without a check."""
-    return Verdict(tf.constant(math.nan), tf.constant(False), tf.constant(True))
+    no, yes = tf.constant(False), tf.constant(True)
+    return Verdict(tf.constant(math.nan), crossed=no, finite=yes, checked=no)
 
 
 class Check:
@@ -63,7 +65,6 @@ class Check:
         self._overlap = sync.overlap
         self.monitor.build(workers.worker.weights.layout.bucket_sizes)
         self._cascade = self.monitor.cascade and not sync.overlap
-        self.checks = _variable(0, tf.int64, "checks")
         # Of this round: whether the norm has exceeded theta, the last state
         # was a whole one, theta is near; the interval at which the next check
         # is; and whether a state is on its way.
@@ -79,7 +80,7 @@ class Check:
     def variables(self) -> list[tf.Variable]:
         """What it keeps: for checkpoints."""
         cascade = [self._crossed, self._whole, self._near]
-        return [self.checks, *cascade, self._next, self._held, self._states]
+        return [*cascade, self._next, self._held, self._states]
 
     @graphs.on_tensors
     def begin(self, theta: tf.Tensor) -> Verdict:
@@ -127,11 +128,11 @@ class Check:
         self._next.assign(self._every.first)
 
     def _verdict(self, mean_state, theta) -> Verdict:
-        self.checks.assign_add(1)
         return Verdict(
             self.monitor.estimate(mean_state),
             self.monitor.exceeds(mean_state, theta),
             tf.reduce_all(tf.math.is_finite(mean_state)),
+            tf.constant(True),
         )
 
     @graphs.on_tensors

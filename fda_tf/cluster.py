@@ -177,7 +177,7 @@ class Cluster(Workers):
         groups = {f"rest_{i}": g for i, g in enumerate(worker.rest)}
         groups |= {"weights": worker.weights, "statistics": worker.statistics}
         kept = {name: list(g.variables) for name, g in groups.items()}
-        return kept | {"residual": self._residual}
+        return super().variables() | kept | {"residual": self._residual}
 
     def assign(self, snapshot):
         self.worker.assign(snapshot)
@@ -263,7 +263,7 @@ def train(
                 guard=plan.guard,
                 weighting=plan.weighting,
                 evaluate_every=plan.evaluate_every,
-                checkpoint=plan.checkpoint and plan.checkpoint.every,
+                checkpoint=plan.checkpoint and [plan.checkpoint.every],
                 validation=plan.validation_data is not None,
                 shard=type(source).__name__,
                 batch_size=batch_size,

@@ -29,7 +29,7 @@ class Meter:
 
     def __init__(self, workers: int):
         self.workers = workers
-        # Of one worker: what it hands in, and is handed back; of all: the wire.
+        # Of all workers that there were: another number may go on.
         self._paid, self._returned, self._wire = (
             {kind: _counter(kind) for kind in KINDS} for _ in range(3)
         )
@@ -50,7 +50,8 @@ class Meter:
         if self.workers == 1:
             return
         size = _size(tensors)
-        self._count(kind, size, size, 2 * (self.workers - 1) * size)
+        whole = self.workers * size
+        self._count(kind, whole, whole, 2 * (self.workers - 1) * size)
 
     def gather(
         self,
@@ -67,22 +68,21 @@ class Meter:
         """
         if self.workers == 1:
             return
-        size = _size(tensors)
-        wire = self.workers * (self.workers - 1) * size
-        self._count(kind, size, _size(results), wire)
+        paid, returned = self.workers * _size(tensors), _size(results)
+        wire = (self.workers - 1) * paid
+        self._count(kind, paid, self.workers * returned, wire)
 
     def paid(self, kind: str) -> int:
         """Returns the bytes that all workers together handed in."""
-        return int(self._paid[kind].numpy()) * self.workers
+        return int(self._paid[kind].numpy())
 
     def paid_tensor(self, kind: str) -> tf.Tensor:
         """Returns the same as an int64 scalar; for use in graphs."""
-        return self._paid[kind].read_value() * self.workers
+        return self._paid[kind].read_value()
 
     def both_ways(self, kind: str) -> tf.Tensor:
         """Returns the bytes paid and returned; int64, for use in graphs."""
-        one = self._paid[kind].read_value() + self._returned[kind].read_value()
-        return one * self.workers
+        return self._paid[kind].read_value() + self._returned[kind].read_value()
 
     def on_wire(self, kind: str) -> int:
         """Returns the bytes that went over the wire, between all workers."""

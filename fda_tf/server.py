@@ -114,15 +114,16 @@ class ServerOptimizer:
 def refuse_average(optimizer: keras.optimizers.Optimizer) -> None:
     """Raises ValueError for an optimizer that keeps a moving average.
 
-    Keras puts it into the model when `fit` ends, where ours has the average
-    over the workers.
+    Keras puts it into the model when `fit` ends: one worker's own, where ours
+    has the average over the workers.
     """
     optimizer = _inner(optimizer)
-    if optimizer.use_ema and not optimizer.ema_overwrite_frequency:
+    if optimizer.use_ema:
         raise ValueError(
-            f"{type(optimizer).__name__}(use_ema=True) would have no effect: "
-            "the model ends as the average over the workers. Leave use_ema "
-            "out, or give ema_overwrite_frequency."
+            f"Received {type(optimizer).__name__}(use_ema=True), whose moving "
+            "average is one worker's own; expected an optimizer without, since "
+            "the model is to end as the average over the workers. Leave "
+            "use_ema and ema_overwrite_frequency out."
         )
 
 

@@ -47,12 +47,13 @@ class Simulation(Workers):
     ):
         self._round = rounds or Round(workers)
         count = self._round.count
-        lanes = min(count, lanes or len(os.sched_getaffinity(0)))
+        lanes = min(count, lanes or _cores())
         self.lanes = _lanes([build() for _ in range(lanes)], source)
         super().__init__(count, self.lanes[0], source, shares)
         self.here, self.clients = count, workers
         self.apart = self._round.apart
         self.replicas = Replicas()  # this process, alone
+        self.share_frozen()
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)
         self._statistics = _stack("statistics", workers, start.statistics)
@@ -162,7 +163,8 @@ class Simulation(Workers):
         return tf.stack([of(self._snapshot(i)) for i in range(self.count)])
 
     def variables(self):
-        return self._stacks() | {"round": self._round.variables}
+        kept = super().variables() | self._stacks()
+        return kept | {"round": self._round.variables}
 
     def _stacks(self):
         groups = {f"rest_{i}": rows for i, rows in enumerate(self._rest)}
@@ -353,10 +355,6 @@ def _lanes(models, source):
                 f"{lanes[0].shapes()} and {lane.shapes()}. Let it return the "
                 "same architecture at each call."
             )
-        for group, first in zip(
-            lane.frozen, (lanes or [lane])[0].frozen, strict=True
-        ):
-            group.assign(first.pack())
         lanes.append(lane)
     return lanes
 
@@ -366,6 +364,13 @@ _SHARED = (
     "Make everything that training changes inside build(), anew at each call: "
     "simulated workers run on several models."
 )
+
+
+def _cores() -> int:
+    """Returns how many cores this process may use; of all, but on Linux."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _stack(name, count, vector):

@@ -76,7 +76,11 @@ class Loop:
             workers.watch_losses()
         self.step = _counter("step")
         self.interval = _counter("interval")
-        self.syncs = _counter("syncs")
+        self.syncs, self.checks = _counter("syncs"), _counter("checks")
+        # By the paper's formulas, of all workers that there were.
+        self._paper_states = _counter("paper_state_bytes")
+        self._paper_models = _counter("paper_model_bytes")
+        self._mean_is_finite = tf.Variable(True, trainable=False)
         self._schedule = thetas.get(sync.theta)
         job = thetas.Job(
             group.layout.size,
@@ -185,7 +189,8 @@ class Loop:
         theta = self.theta.read_value()
         if self.check is not None:
             verdict = self.check.end(theta, interval, verdict)
-        estimate, crossed, finite = verdict
+            self._count_check(tf.cast(verdict.checked, tf.int64))
+        estimate, crossed, finite, _ = verdict
         cause = tf.where(crossed, 1, tf.where(self._due(), 2, 0))
         if finite and cause > 0:
             finite = self._synchronise()
@@ -193,6 +198,18 @@ class Loop:
             interval = tf.zeros_like(interval)
         self.theta.assign(self._schedule.after_step(theta, step, interval))
         return estimate, cause, finite
+
+    def _count_check(self, checks):
+        """Counts a check, if there was one: 0 or 1."""
+        self.checks.assign_add(checks)
+        state = 4 * self.monitor.floats
+        self._paper_states.assign_add(checks * self.workers.count * state)
+
+    def _count_synchronisation(self):
+        self.syncs.assign_add(1)
+        if self.workers.count > 1:
+            model = 4 * self.workers.worker.weights.layout.size
+            self._paper_models.assign_add(2 * self.workers.count * model)
 
     def _due(self):
         """Returns whether a synchronisation is due by the clock."""
@@ -212,6 +229,7 @@ class Loop:
         self.workers.meet(self.step.read_value(), everyone)
         mean = self.exchange.mean(self.step.read_value())
         finite = tf.math.is_finite(vectors.squared_norm(mean.weights))
+        self._mean_is_finite.assign(finite)
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
@@ -227,7 +245,7 @@ class Loop:
                 self.workers.assign(Snapshot(new, mean.statistics))
                 self._tell_policy()
                 self.interval.assign(0)
-                self.syncs.assign_add(1)
+                self._count_synchronisation()
         return finite
 
     def _synchronise_all(self):
@@ -312,15 +330,29 @@ class Loop:
         since = f"one of the last {looked} steps" if looked > 1 else "this step"
         when = "" if self.monitor else f" (it was in {since})"
         if not bad:
-            raise FloatingPointError(
-                f"Step {step}: the server optimizer's step is NaN or infinite; "
-                "all workers stop. Lower the server's learning rate."
-            )
+            raise FloatingPointError(f"Step {step}: {self._what_else_is_bad()}")
         raise FloatingPointError(
             f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
             f"NaN or infinite{when}; all workers stop. Lower the learning "
             "rate, clip the gradients (clipnorm=), or look at that worker's "
             "data."
+        )
+
+    def _what_else_is_bad(self) -> str:
+        if bool(self._mean_is_finite):
+            return (
+                "the server optimizer's step is NaN or infinite; all workers "
+                "stop. Lower the server's learning rate."
+            )
+        if self.exchange.guard is not None and self.workers.apart:
+            return (
+                "nobody is left to average: the guard has dropped all who did "
+                "not miss the synchronisation; all workers stop. Give the "
+                "guard a larger factor, or act='clip', or lower miss=."
+            )
+        return (
+            "the average of the models is NaN or infinite, though no worker's "
+            "drift is; all workers stop. Lower the learning rate."
         )
 
     def variables(self) -> dict[str, list[tf.Variable]]:
@@ -334,26 +366,23 @@ class Loop:
             "check": self.check.variables if self.check else [],
             "policy": list(self.sync.variables),
             "losses": self.workers.loss_variables(),
-            "counters": [self.step, self.interval, self.syncs],
+            "counters": [self.step, self.interval, self.syncs, self.checks],
+            "paper": [self._paper_states, self._paper_models],
             "meter": list(self.workers.meter.variables),
         }
 
     def counters(self) -> dict[str, float]:
         """Returns what has been done and sent, in all, until now."""
-        meter, k = self.workers.meter, self.workers.count
-        step, syncs = int(self.step), int(self.syncs)
-        checks = int(self.check.checks) if self.check else 0
-        floats = self.monitor.floats if self.monitor is not None else 0
-        weights = self.workers.worker.weights.layout.size
+        meter, step = self.workers.meter, int(self.step)
         return {
             "step": step,
             "epoch": float(step / self.epoch) if self.epoch else math.nan,
-            "syncs": syncs,
-            "checks": checks,
+            "syncs": int(self.syncs),
+            "checks": int(self.checks),
             "state_bytes": meter.paid("state"),
             "model_bytes": int(meter.both_ways("model")),
-            "paper_state_bytes": checks * k * 4 * floats,
-            "paper_model_bytes": syncs * 2 * k * 4 * weights * (k > 1),
+            "paper_state_bytes": int(self._paper_states),
+            "paper_model_bytes": int(self._paper_models),
             "eval_bytes": meter.on_wire("eval"),
             "wire_bytes": sum(map(meter.on_wire, ("state", "model", "call"))),
         }

@@ -198,8 +198,20 @@ class Workers(abc.ABC):
         self.call.assign(0.0)
 
     def variables(self) -> dict[str, list[tf.Variable]]:
-        """Returns what the workers here keep, by name: for checkpoints."""
-        return {}
+        """Returns what the workers here keep, by name: for checkpoints.
+
+        What no step changes is kept, too: a new process may draw other values.
+        """
+        groups = enumerate(self.worker.frozen)
+        return {f"frozen_{i}": list(g.variables) for i, g in groups}
+
+    def share_frozen(self) -> None:
+        """Gives all models of this process what no step changes, as one is."""
+        for worker in self.resident:
+            if worker is not self.worker:
+                both = zip(worker.frozen, self.worker.frozen, strict=True)
+                for group, first in both:
+                    group.assign(first.pack())
 
     def count_exchange(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
         """Counts an all-reduce, and the call that rides on it, one float."""

@@ -23,7 +23,8 @@ def stopped(tmp_path_factory):
     """What two workers did whose runs were stopped, and went on."""
     from processes import run_resume_job
 
-    names = ("SIGTERM", "train, SIGTERM", "own loop", "own step", "refusals")
+    names = ["SIGTERM", "train, SIGTERM", "own loop", "own step", "refusals"]
+    names += ["one and two"]
     return run_resume_job(tmp_path_factory.mktemp("stopped"), names)
 
 

@@ -141,6 +141,9 @@ def rest(replicas, folder):
         "refusals": refusals,
         "kill": kill,
         "own step": lambda: resume_more.own_step(replicas),
+        "one and two": lambda: resume_more.one_and_two(
+            replicas, folder / "one and two"
+        ),
         "full disk": full_disk,
     }
 

@@ -117,7 +117,7 @@ def refusals(replicas, folder):
         model.fit(data, verbose=0, callbacks=[fda])
 
     def refuse_train(build=linear, sync=wide, directory=folder / "train"):
-        saved = fda_tf.Checkpoint(directory, every=4)
+        saved = directory and fda_tf.Checkpoint(directory)
         fda_tf.train(
             build(1), own, steps=4, batch_size=BATCH, sync=sync,
             replicas=replicas, checkpoint=saved,
@@ -140,6 +140,9 @@ def refusals(replicas, folder):
         "fit, folder": lambda: refuse_fit(directory=odd / "fit"),
         "train, monitor": lambda: refuse_train(sync=threshold(0.2, "naive")),
         "train, folder": lambda: refuse_train(directory=odd / "train"),
+        "train, checkpoint": lambda: refuse_train(
+            directory=folder / "chiefs" if replicas.is_chief else None
+        ),
         "own loop, folder": lambda: refuse_own_loop(odd / "loop"),
     }
 
@@ -177,6 +180,34 @@ def own_loop(replicas, folder=None, every=5, stop_at=None):
         "losses": losses,
         "counters": trainer.counters(),
     }
+
+
+def one_and_two(replicas, folder):
+    """One worker, two, and one again; returns their counters, by how many.
+
+    The first is worker 0 alone, who has no monitor and leaves nothing out.
+    """
+    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    data = fda_tf.shard(own, BATCH, mine=True)
+
+    def go_on(replicas):
+        trainer = fda_tf.Trainer(
+            linear(1), data.element_spec, sync=threshold(0.0, "linear"),
+            payload=fda_tf.payloads.TopK(0.5), replicas=replicas,
+        )  # fmt: skip
+        trainer.resume(fda_tf.Checkpoint(folder))
+        for _, batch in zip(range(3), data, strict=False):
+            trainer.step(batch)
+        assert trainer.save(fda_tf.Checkpoint(folder))
+        return trainer.counters()
+
+    counters = {}
+    for name, count in (("one", 1), ("two", 2), ("one again", 1)):
+        if count == 2 or replicas.is_chief:
+            among = replicas if count == 2 else fda_tf.Replicas()
+            counters[name] = go_on(among)
+        replicas.gather(0)  # worker 1 waits for what is saved
+    return counters
 
 
 def own_step(replicas):

@@ -66,6 +66,18 @@ def rich_model(seed=3):
     return compile_model(model, keras.optimizers.Adam(0.01))
 
 
+def frozen_model(seed=1):
+    """Returns a compiled model whose first layer never changes."""
+    keras.utils.set_random_seed(seed)
+    layers = keras.layers
+    frozen = layers.Dense(8, activation="relu", trainable=False)
+    return compile_model(
+        keras.Sequential(
+            [keras.Input((INPUTS,)), frozen, layers.Dense(CLASSES)]
+        )
+    )
+
+
 def flat(model):
     """Returns the model's trainable variables as one vector."""
     return np.concatenate(

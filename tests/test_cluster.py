@@ -170,7 +170,10 @@ def test_a_port_in_use_is_refused():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ValueError, match="is in use by another process"):
+        words = "is in use by another process.* every worker's TF_CONFIG, or "
+        with pytest.raises(
+            ValueError, match=words + r"under SLURM by connect\("
+        ):
             rendezvous.listen(address)
 
 

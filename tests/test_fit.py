@@ -1,6 +1,7 @@
 """`model.fit` with the callback in one process: K = 1 is stock Keras."""
 
 import math
+import re
 
 import keras
 import numpy as np
@@ -277,6 +278,28 @@ def test_averaged_weights_need_a_step():
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_run_that_has_ended_says_what_would_help(tmp_path, caplog):
+    for stop, words in (
+        (
+            False,
+            "has ended already, at step 2: .* Give more epochs, or another",
+        ),
+        (True, "was stopped early, .*, at step 2: .* More epochs change nothi"),
+    ):
+
+        class Stop(keras.callbacks.Callback):
+            def on_epoch_end(self, epoch, logs=None):
+                self.model.stop_training = stop  # noqa: B023 - called at once
+
+        for epochs in (1, 3 if stop else 1):
+            saved = fda_tf.Checkpoint(tmp_path / str(stop))
+            fda = fda_tf.FDA(checkpoint=saved)
+            model, data = small.linear_model(), small.data(64)
+            fit(model, *data, fda=fda, callbacks=[Stop()], epochs=epochs)
+            assert int(model.optimizer.iterations) == 2
+        assert re.search(words, caplog.text)
+
+
 # What cannot work is refused in words.
 
 
@@ -322,6 +345,12 @@ def frozen():
     return small.compile_model(model)
 
 
+def averaging():
+    """Keras would end the fit with worker 0's own moving average."""
+    optimizer = keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=5)
+    return small.linear_model(optimizer=optimizer)
+
+
 def misnamed():
     class Model(keras.Sequential):
         def train_step(self, data):
@@ -337,6 +366,7 @@ def misnamed():
         (in_scope, "was made inside strategy.scope"),
         (eager, "run_eagerly=True"),
         (frozen, "has no trainable weights"),
+        (averaging, r"Received SGD\(use_ema=True\), whose moving average is"),
         (misnamed, "train_step returns variance, and so do the logs of FDA"),
     ],
 )

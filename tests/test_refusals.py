@@ -136,14 +136,17 @@ def test_what_is_no_function_is_refused():
 
 
 @pytest.mark.parametrize("scaled", [False, True])  # as in mixed_float16
-def test_moving_averages_of_the_optimizer_are_refused(scaled):
+@pytest.mark.parametrize("frequency", [None, 5])
+def test_moving_averages_of_the_optimizer_are_refused(scaled, frequency):
     def build():
-        optimizer = keras.optimizers.SGD(use_ema=True)
+        optimizer = keras.optimizers.SGD(
+            use_ema=True, ema_overwrite_frequency=frequency
+        )
         if scaled:
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         return small.linear_model(optimizer=optimizer)
 
-    with pytest.raises(ValueError, match="would have no effect"):
+    with pytest.raises(ValueError, match="expected an optimizer without"):
         simulate(fda_tf.EveryStep(), build)
 
 

@@ -204,6 +204,20 @@ def test_other_settings(tmp_path, name):
     assert_equal(run(tmp_path, 5, **options()), history)
 
 
+def test_what_is_frozen_goes_on_as_it_was_drawn(tmp_path, monkeypatch):
+    """In all models, of which two cores have two."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+
+    def options(seed):
+        def build():
+            return small.frozen_model(seed)
+
+        return {"build": build, "steps": 8, "sync": fda_tf.Every(steps=3)}
+
+    stopped(tmp_path, 4, on_progress=stop_at(5), **options(1))
+    assert_equal(run(tmp_path, 4, **options(2)), run(**options(1)))
+
+
 # What is not the same run is refused.
 
 

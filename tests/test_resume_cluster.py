@@ -10,6 +10,7 @@ import processes
 import pytest
 import resume_cases
 import resume_more
+import small
 
 import fda_tf
 
@@ -122,6 +123,12 @@ def test_every_worker_refuses_in_words(stopped, name):
         assert ("Worker 1" in error) == ("folder" in name and k == 0), error
 
 
+def test_a_checkpoint_of_some_workers_only_is_refused(stopped):
+    for worker in stopped[0]:
+        error = worker["refusals"]["train, checkpoint"]["error"]
+        assert "Worker 1 differs from worker 0 in checkpoint: " in error
+
+
 # Processes that die.
 
 
@@ -182,6 +189,32 @@ def check_taken_over(now, said, before, step):
     )
     for k, output in enumerate(said):
         assert (words in output) == (k == 0)
+
+
+def test_one_worker_and_two_go_on_from_each_other(stopped):
+    """What was sent is what was sent, whoever goes on."""
+    chief, other = (worker["one and two"] for worker in stopped[0])
+    assert other == {"two": chief["two"]}
+    d = small.start().size
+    half = 8 * (d // 2)  # bytes of the numbers sent, and of their places
+    sent = {
+        "state_bytes": 2 * 4 * 2,  # of two workers, by the linear monitor
+        "model_bytes": 2 * (half + 4 * d),
+        "paper_state_bytes": 2 * 4 * 2,
+        "paper_model_bytes": 2 * 2 * 4 * d,
+        "syncs": 1,
+        "checks": 1,
+    }
+    for name, step, times in (
+        ("one", 3, 0),
+        ("two", 6, 3),
+        ("one again", 9, 3),
+    ):
+        counters = chief[name]
+        assert counters["step"] == step
+        assert {n: counters[n] for n in sent} == {
+            n: times * number for n, number in sent.items()
+        }
 
 
 @pytest.mark.slow

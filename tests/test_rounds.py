@@ -247,6 +247,17 @@ def test_the_guard_leaves_out_a_worker_that_is_nan():
     assert np.all(np.isfinite(small.flat(run.model)))
 
 
+def test_a_guard_that_leaves_nobody_to_average_is_named():
+    """Worker 1, far off, is the only one that does not miss it."""
+    shards = small.shards(WORKERS)
+    shards[1] = (1000 * shards[1][0], shards[1][1])
+    with pytest.raises(FloatingPointError, match="the guard has dropped all"):
+        fda_tf.simulate(
+            small.linear_model, shards, steps=40, batch_size=BATCH, miss=0.9,
+            sync=fda_tf.Every(steps=1), guard=fda_tf.Guard(),
+        )  # fmt: skip
+
+
 def test_a_guard_that_finds_nothing_changes_nothing():
     sync = fda_tf.VarianceThreshold(0.2, "linear")
     plain, guarded = simulate(sync), simulate(sync, guard=fda_tf.Guard(100.0))

@@ -158,8 +158,10 @@ def test_impossible_servers_are_refused():
     # It would divide by the scale: w_0 would all but stand still.
     with pytest.raises(ValueError, match="Give the optimizer inside it"):
         fda_tf.ServerOptimizer(scaled(sgd(1.0)))
-    with pytest.raises(ValueError, match="would have no effect"):
-        fda_tf.ServerOptimizer(sgd(1.0, use_ema=True))
+    for frequency in (None, 5):
+        average = {"use_ema": True, "ema_overwrite_frequency": frequency}
+        with pytest.raises(ValueError, match="Leave use_ema and ema_over"):
+            fda_tf.ServerOptimizer(sgd(1.0, **average))
     server = fda_tf.ServerOptimizer(keras.optimizers.SGD(1.0))
     server.build(Layout(SHAPES), ["kernel", "bias"])
     with pytest.raises(ValueError, match="has been used before"):

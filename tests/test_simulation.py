@@ -129,6 +129,15 @@ def test_lanes_and_calls_change_nothing():
             np.testing.assert_array_equal(a, b)
 
 
+def test_where_nobody_tells_whose_the_cores_are_all_are_taken(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
+    source = data.ArraySource(small.shards(5), BATCH)
+    for known, lanes in ((3, 3), (64, 5), (None, 1)):
+        monkeypatch.setattr("os.cpu_count", lambda known=known: known)
+        home = simulation.Simulation(small.linear_model, source, 5)
+        assert len(home.lanes) == lanes
+
+
 def test_alone_there_is_nothing_to_check_or_count():
     run = simulate(fda_tf.VarianceThreshold(0.0, "naive"), workers=1)
     row = run.rows[-1]

@@ -73,9 +73,9 @@ def test_the_last_batch_may_be_smaller():
     assert trainer.counters()["step"] == 3
 
 
-def run(folder, steps, stops=()):
+def run(folder, steps, stops=(), model=None):
     """A loop that keeps its losses; returns (its trainer, the losses)."""
-    trainer, saved = lone(), fda_tf.Checkpoint(folder)
+    trainer, saved = lone(model), fda_tf.Checkpoint(folder)
     kept = trainer.resume(saved)
     losses = list(kept["history"][0]) if kept else []
     for step, batch in enumerate(batches(steps), 1):
@@ -95,6 +95,12 @@ def test_it_goes_on_from_what_it_saved(tmp_path):
     assert others == losses and len(losses) == 20
     assert_same(again.model, whole.model)
     assert again.counters() == whole.counters()
+
+
+def test_what_is_frozen_goes_on_as_it_was_drawn(tmp_path):
+    begun, _ = run(tmp_path, 2, stops=[2], model=small.frozen_model(1))
+    again, _ = run(tmp_path, 2, model=small.frozen_model(2))
+    assert_same(again.model, begun.model)
 
 
 def written():

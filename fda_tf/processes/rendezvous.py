@@ -64,8 +64,8 @@ def listen(address: str) -> socket.socket:
             raise
         raise ValueError(
             f"Port {port} of this worker's own address {address} is in use "
-            "by another process. End that process, or give another port in "
-            "every worker's TF_CONFIG."
+            "by another process. End that process, or give another port: in "
+            "every worker's TF_CONFIG, or under SLURM by connect(port=)."
         ) from error
 
 

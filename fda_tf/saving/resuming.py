@@ -98,13 +98,18 @@ class Resuming:
 
     def say_that_all_is_done(self) -> None:
         """Says, on the chief, that this fit has no step left to do."""
+        how, mend = "has ended already", "Give more epochs, or"
+        if self._stopped:
+            how = "was stopped early, such as by EarlyStopping"
+            mend = "More epochs change nothing: to train on from it, give"
         if self._replicas.is_chief:
             logging.warning(
-                "The run in %s has ended already, at step %d: the model is as "
-                "it was then, and no step is done. Give more epochs, or "
-                "another directory.",
+                "The run in %s %s, at step %d: the model is as it was then, "
+                "and no step is done. %s another directory.",
                 self.checkpoint.directory,
+                how,
                 self.found.step,
+                mend,
             )
 
     def restore(self, trainer: Trainer) -> None:

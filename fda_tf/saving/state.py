@@ -19,6 +19,8 @@ from fda_tf.saving.saved import HISTORY, Saved
 from fda_tf.training import Loop
 
 VERSIONS = ("fda_tf", "tensorflow", "keras")
+# What one worker alone does not have: with others it begins anew.
+ALONE_WITHOUT = ("monitor/", "check/", "residual/")
 
 
 class State:
@@ -129,6 +131,7 @@ class State:
             if name in found.arrays:
                 variable.assign(found.arrays[name])
         self.loop.hold()
+        self.loop.workers.share_frozen()
         if found.workers == self.replicas.count:
             self._whole = found.step
             logging.log(
@@ -237,9 +240,8 @@ def _unlike_variables(
         return {
             name: f"{np.dtype(thing.dtype.name)}{[int(n) for n in thing.shape]}"
             for name, thing in things.items()
-            # One worker alone has no monitor.
             if not name.startswith(HISTORY)
-            and (same_workers or not name.startswith("monitor/"))
+            and (same_workers or not name.startswith(ALONE_WITHOUT))
         }
 
     ours, theirs = forms(variables), forms(arrays)
