@@ -248,13 +248,18 @@ def evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, Any]:
 def shared(share: tf.Tensor, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns share x tensor of each; 0 if the share is, even of NaN.
 
+    Where all shares are 0, what each one's is of their sum is 0 / 0: NaN, and
+    so is the mean of nobody.
+
     Example:
       >>> [float(t) for t in shared(2.0, [tf.constant(3.0)])]
       [6.0]
       >>> [float(t) for t in shared(0.0, [tf.constant(float("nan"))])]
       [0.0]
+      >>> [float(t) for t in shared(float("nan"), [tf.constant(3.0)])]
+      [nan]
     """
     return [
-        tf.where(share > 0, tf.cast(share, t.dtype) * t, tf.zeros_like(t))
+        tf.where(share == 0, tf.zeros_like(t), tf.cast(share, t.dtype) * t)
         for t in tensors
     ]

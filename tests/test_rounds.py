@@ -247,6 +247,15 @@ def test_the_guard_leaves_out_a_worker_that_is_nan():
     assert np.all(np.isfinite(small.flat(run.model)))
 
 
+def test_a_guard_that_leaves_all_out_raises():
+    shards = [(np.full_like(x, np.nan), y) for x, y in small.shards(2)]
+    with pytest.raises(FloatingPointError, match="Step 4: .* worker 0, 1 is"):
+        fda_tf.simulate(
+            small.linear_model, shards, steps=6, batch_size=BATCH,
+            sync=fda_tf.Every(steps=4), guard=fda_tf.Guard(),
+        )  # fmt: skip
+
+
 def test_a_guard_that_finds_nothing_changes_nothing():
     sync = fda_tf.VarianceThreshold(0.2, "linear")
     plain, guarded = simulate(sync), simulate(sync, guard=fda_tf.Guard(100.0))
