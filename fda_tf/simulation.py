@@ -83,8 +83,8 @@ class Simulation(Workers):
             lambda i: of(self._snapshot(i)), self._shares_for(kind, shares)
         )
 
-    def mean_sent(self, send, read, shares, summable):
-        shares = self._shares_for("model", shares)
+    def mean_sent(self, send, read, shares, summable, kind="model"):
+        shares = self._shares_for(kind, shares)
 
         def sent(i):
             parts, residual = send(i, self._snapshot(i))
@@ -101,12 +101,12 @@ class Simulation(Workers):
         form = sent(0)  # not twice: what it leaves out is kept
         flat = tf.nest.flatten(form)
         if summable:
-            self.count_exchange("model", flat)
+            self.count_exchange(kind, flat)
             mean = self._mean(lambda i: tf.nest.flatten(sent(i)), shares, flat)
             return read(tf.nest.pack_sequence_as(form, mean))
         first = read(form)
         words = sum(to_words(part).shape[0] for part in flat)
-        self.meter.gather("model", [tf.zeros([words])], first)
+        self.meter.gather(kind, [tf.zeros([words])], first)
         self.meter.gather("call", [tf.zeros([1])], [])
         return self._mean(lambda i: read(sent(i)), shares, first)
 

@@ -95,10 +95,7 @@ class Loop:
             self._run, autograph=False, input_signature=signature
         )
         self._meet_all = tf.function(self._synchronise_all, autograph=False)
-        self._mean_models = tf.function(
-            lambda: workers.mean(lambda s: s.weights + s.statistics, "eval"),
-            autograph=False,
-        )
+        self._average = tf.function(self.exchange.average, autograph=False)
 
     def call(self, function: Any, *args: Any) -> Any:
         """Calls a compiled function in which other workers are waited for."""
@@ -275,14 +272,13 @@ class Loop:
         """Returns the average of the K models; all workers must ask.
 
         Just after a synchronisation the models are w_0, and nothing is sent.
+        A guard judges them as at a synchronisation.
         """
         statistics = self.workers.has_statistics
         same = self.exchange.average_statistics or not statistics
         if not int(self.interval) and same and not self.workers.apart:
             return self.workers.snapshot()
-        mean = self.call(self._mean_models)
-        n = len(self.w0)
-        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+        return self.call(self._average)
 
     def bad_workers(self) -> list[int]:
         """Returns the numbers of the workers whose drift is not finite."""

@@ -78,6 +78,7 @@ class Workers(abc.ABC):
         read: Callable[[Any], list[tf.Tensor]],
         shares: tf.Tensor | None,
         summable: bool,
+        kind: str = "model",
     ) -> list[tf.Tensor]:
         """Returns the mean over all workers of what they send, as it is read.
 
@@ -86,6 +87,7 @@ class Workers(abc.ABC):
           read: from its `parts`, float32 tensors.
           shares: what each worker counts for, [K], or None.
           summable: whether the sum of the parts reads as the sum.
+          kind: what for, one of `fda_tf.comm.KINDS`.
         """
 
     @abc.abstractmethod
