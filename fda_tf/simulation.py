@@ -271,7 +271,8 @@ def simulate(
       seed: of the order of the samples, and of who takes part.
       participants: C of the K workers, drawn anew for each round; means and
         bytes are over these. A worker keeps its optimizer's slots and its
-        place in its data until it is drawn again. None: all, always.
+        place in its data until it is drawn again. None: all, always. A model
+        with BatchNorm or the like needs statistics="average" then.
       miss: the chance with which a worker misses a synchronisation: it goes
         on with its own weights, and counts its drift from the new w_0. Bytes
         are counted as if all had sent. Everyone is there at the end.
@@ -327,6 +328,14 @@ def simulate(
         if plan.weighting == "samples"
         else None,
     )
+    local = plan.statistics == "local" and home.has_statistics
+    if participants is not None and local:
+        raise ValueError(
+            'participants= with statistics="local": when a round ends, the '
+            "average would take the BatchNorm statistics of those drawn for "
+            "the next one, who may not have trained. Give "
+            'statistics="average".'
+        )
     return history.run(home, plan, source.samples)
 
 

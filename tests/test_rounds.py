@@ -71,6 +71,13 @@ def test_partial_participation_is_as_by_hand():
     assert run.rows[-1]["model_bytes"] == syncs * 2 * some * 4 * w0.size
 
 
+def test_statistics_of_those_newly_drawn_are_refused():
+    local = {"participants": 2, "statistics": "local", "steps": 2}
+    with pytest.raises(ValueError, match='those drawn .*statistics="average"'):
+        simulate(fda_tf.EveryStep(), small.rich_model, **local)
+    simulate(fda_tf.EveryStep(), **local)  # a model that has none
+
+
 def test_slots_stay_with_their_client():
     """Adam counts its steps: each client's count is its own."""
 
