@@ -82,7 +82,8 @@ class Cluster(Workers):
         for k, tensors in enumerate(self._gather(sent.parts, read, kind)):
             own = shared(shares[k], tensors)
             total = [t + v for t, v in zip(total, own, strict=True)]
-        return [t / tf.reduce_sum(shares) for t in total]
+        whole = vectors.sum_alike(shares)
+        return [t / whole for t in total]
 
     def all_of(self, of, kind):
         own = of(self.worker.lazy_snapshot())
@@ -124,7 +125,8 @@ class Cluster(Workers):
         shares = self.all_shares(shares)
         if shares is None:
             return tensors
-        share = shares[self.replicas.index] * self.count / tf.reduce_sum(shares)
+        whole = vectors.sum_alike(shares)
+        share = shares[self.replicas.index] * self.count / whole
         return vectors.Lazy(
             len(tensors), lambda i: shared(share, [tensors[i]])[0]
         )

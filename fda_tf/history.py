@@ -202,7 +202,7 @@ class Recorder:
         row = self._row()
         if plan.validation_data is not None or loop.workers.count == 1:
             average = loop.averaged()
-            if not np.isfinite(vectors.squared_norm(average.weights)):
+            if not np.isfinite(vectors.squared_norm_alike(average.weights)):
                 loop.raise_bad_drift()
             row["eval_bytes"] = loop.counters()["eval_bytes"]
         if plan.validation_data is not None:

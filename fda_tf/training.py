@@ -82,7 +82,7 @@ class Loop:
             group.layout.size,
             workers.count,
             epoch,
-            squared_norm=float(vectors.squared_norm(self.w0)),
+            squared_norm=float(vectors.squared_norm_alike(self.w0)),
             matrices=sum(v.shape.rank > 1 for v in group.variables),
         )
         theta = self._schedule.start(job)
@@ -208,11 +208,12 @@ class Loop:
 
         self.workers.meet(self.step.read_value(), everyone)
         mean = self.exchange.mean(self.step.read_value())
-        finite = tf.math.is_finite(vectors.squared_norm(mean.weights))
+        norm = vectors.squared_norm_alike(mean.weights)
+        finite = tf.math.is_finite(norm)
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
-            norm = vectors.squared_norm(new)
+            norm = vectors.squared_norm_alike(new)
             finite = tf.math.is_finite(norm)
             if finite:
                 self._schedule.averaged(norm)
