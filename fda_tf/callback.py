@@ -66,6 +66,8 @@ class Averaging(keras.callbacks.Callback):
         called again, both lists go on, unless the model was compiled anew or
         its epochs became of another length.
       variance: the estimate after each step, floats; empty without a monitor.
+        From a sketch's cascade, here as in the logs, an upper bound of the
+        estimate while that is below theta.
 
     Raises:
       ValueError: for parts that make no algorithm; from `fit` on every

@@ -34,7 +34,9 @@ class History:
         ("threshold", "interval" or "end"), estimate, exact (the variance
         itself if it is known).
       variance: the monitor's estimate after each step, float32 [steps]; NaN
-        without a check, and for `max` the share of workers above theta.
+        without a check, and for `max` the share of workers above theta. From
+        a sketch's cascade it is an upper bound of the estimate while that is
+        below theta.
       theta: theta at each step, float32 [steps].
       seconds: of the whole run.
       worker_steps_per_second: without compilation and evaluation.
