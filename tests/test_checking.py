@@ -245,7 +245,9 @@ EPOCH = fractions.Fraction(240, WORKERS * BATCH)  # steps
     "every", [4, CheckEvery(epochs=3.5 / EPOCH), CheckEvery(epochs=4 / EPOCH)]
 )
 def test_checks_every_r_steps_of_a_round(every):
-    run = simulate(threshold(monitor="naive", check_every=every))
+    run = simulate(
+        threshold(monitor="naive", check_every=every), evaluate_every=6
+    )
     checked = np.flatnonzero(np.isfinite(run.variance)) + 1
     last, expected = 0, []
     for step in range(1, STEPS + 1):
@@ -257,6 +259,9 @@ def test_checks_every_r_steps_of_a_round(every):
     assert set(syncs_of(run)) <= set(expected)
     assert run.rows[-1]["checks"] == len(expected)
     assert run.rows[-1]["state_bytes"] == 4 * WORKERS * len(expected)
+    for row in run.rows:  # has the last check's, and not the last step's
+        last = max(step for step in expected if step <= row["step"])
+        assert row["variance"] == run.variance[last - 1]
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0, 4.0])
