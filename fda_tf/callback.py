@@ -37,12 +37,12 @@ class Averaging(keras.callbacks.Callback):
     place: then with what that is on worker 0. `fit` ends with a
     synchronisation: all hold the same model.
 
-    The logs have besides `variance`, `theta`, `syncs` and `mb_sent` (10^6
-    bytes, as the paper counts them), all as they are since the model was
-    compiled. Callbacks that write (ModelCheckpoint, TensorBoard, CSVLogger)
-    do so on worker 0 alone; `on_chief` makes it so for one's own. Beside
-    what TensorBoard writes are then the points `fda/variance`, `fda/theta`
-    and `fda/synchronisation`, by steps.
+    The logs have besides `variance` (the last check's estimate), `theta`,
+    `syncs` and `mb_sent` (10^6 bytes, as the paper counts them), all as they
+    are since the model was compiled. Callbacks that write (ModelCheckpoint,
+    TensorBoard, CSVLogger) do so on worker 0 alone; `on_chief` makes it so
+    for one's own. Beside what TensorBoard writes are then the points
+    `fda/variance`, `fda/theta` and `fda/synchronisation`, by steps.
 
     An epoch is as long as the shortest shard. A worker that has no data any
     more, or whose callback stops training, ends the epoch on all of them at
@@ -66,6 +66,8 @@ class Averaging(keras.callbacks.Callback):
         called again, both lists go on, unless the model was compiled anew or
         its epochs became of another length.
       variance: the estimate after each step, floats; empty without a monitor.
+        From a sketch's cascade, here as in the logs, an upper bound of the
+        estimate while that is below theta.
 
     Raises:
       ValueError: for parts that make no algorithm; from `fit` on every

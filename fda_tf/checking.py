@@ -112,9 +112,9 @@ class Check:
                 self._states.assign(self.workers.each(self._state(theta)))
                 self._held.assign(True)
             else:
-                mean_state = self._mean_state(theta)
+                norm, mean_state = self._mean_state(theta)
                 verdict = self._verdict(mean_state, theta)
-                next_check = self._every.next(interval, mean_state[0], theta)
+                next_check = self._every.next(interval, norm, theta)
                 self._next.assign(next_check)
         elif self._overlap:
             self._held.assign(False)
@@ -137,22 +137,30 @@ class Check:
 
     @graphs.on_tensors
     def _mean_state(self, theta):
-        """Returns the mean state, or [an upper bound, 0, ...] that will do."""
+        """Returns (the mean ||u||^2, the mean state).
+
+        In place of the state there may be [an upper bound, 0, ...] that will
+        do.
+        """
         if not self._cascade:
-            return self._exchange(lambda state: state, theta)
+            mean_state = self._exchange(lambda state: state, theta)
+            return mean_state[0], mean_state
         rest = tf.zeros([self.monitor.floats - 1])
-        mean_state = tf.concat([[math.nan], rest], 0)
+        norm = tf.constant(math.nan)
+        mean_state = tf.concat([[norm], rest], 0)
         inside = tf.constant(False)
         if not self._crossed:
-            (norm,) = self.workers.mean(self._norm, "state")
-            mean_state = tf.concat([norm, rest], 0)
-            inside = norm[0] <= theta * (1 - SLACK)  # not if it is NaN
+            (first,) = self.workers.mean(self._norm, "state")
+            norm = first[0]
+            mean_state = tf.concat([first, rest], 0)
+            inside = norm <= theta * (1 - SLACK)  # not if it is NaN
             self._crossed.assign(tf.where(inside, False, True))
         elif not self._near:
             part = self._exchange(self.monitor.short, theta)
             bound = self.monitor.bound(part)
+            norm = part[0]
             mean_state = tf.concat([[bound], rest], 0)
-            inside = bound + SLACK * part[0] <= theta
+            inside = bound + SLACK * norm <= theta
             # Twice in a row: theta is near, and another round trip is not
             # worth the bytes.
             twice = tf.logical_and(self._whole, tf.where(inside, False, True))
@@ -163,7 +171,8 @@ class Check:
             mean_state = self._exchange(lambda state: state, theta)
             self.monitor.learn(mean_state)
             self._whole.assign(True)
-        return mean_state
+            norm = mean_state[0]
+        return norm, mean_state
 
     def _exchange(self, part, theta):
         state = self._state(theta)

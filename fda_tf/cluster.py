@@ -67,21 +67,23 @@ class Cluster(Workers):
         own = self._shared(of(self.worker.lazy_snapshot()), shares)
         return self._exchange(own, kind)
 
-    def mean_sent(self, send, read, shares, summable):
+    def mean_sent(self, send, read, shares, summable, kind="model"):
         sent = send(self.replicas.index, self._snapshot())
-        self._leave_out(sent.residual, shares)
+        if sent.residual:
+            self._leave_out(sent.residual, shares)
         if summable:
             own = self._shared(tf.nest.flatten(sent.parts), shares)
-            mean = self._exchange(own, "model")
+            mean = self._exchange(own, kind)
             return read(tf.nest.pack_sequence_as(sent.parts, mean))
         shares = self.all_shares(shares)
         if shares is None:
             shares = tf.ones([self.count])
         total = [0.0] * len(sent.parts)
-        for k, tensors in enumerate(self._gather(sent.parts, read)):
+        for k, tensors in enumerate(self._gather(sent.parts, read, kind)):
             own = shared(shares[k], tensors)
             total = [t + v for t, v in zip(total, own, strict=True)]
-        return [t / tf.reduce_sum(shares) for t in total]
+        whole = vectors.sum_alike(shares)
+        return [t / whole for t in total]
 
     def all_of(self, of, kind):
         own = of(self.worker.lazy_snapshot())
@@ -123,12 +125,13 @@ class Cluster(Workers):
         shares = self.all_shares(shares)
         if shares is None:
             return tensors
-        share = shares[self.replicas.index] * self.count / tf.reduce_sum(shares)
+        whole = vectors.sum_alike(shares)
+        share = shares[self.replicas.index] * self.count / whole
         return vectors.Lazy(
             len(tensors), lambda i: shared(share, [tensors[i]])[0]
         )
 
-    def _gather(self, parts, read):
+    def _gather(self, parts, read, kind):
         """Returns what all workers sent, as it is read: a list for each."""
         flat = tf.nest.flatten(parts)
         words = [to_words(tensor) for tensor in [*flat, self.call]]
@@ -140,7 +143,7 @@ class Cluster(Workers):
             self._heard.assign(self._heard | (from_words(call, self.call) > 0))
             own = [from_words(w, t) for w, t in zip(own, flat, strict=True)]
             everyones.append(read(tf.nest.pack_sequence_as(parts, own)))
-        self.meter.gather("model", words[:-1], everyones[0])
+        self.meter.gather(kind, words[:-1], everyones[0])
         self.meter.gather("call", words[-1:], [])
         return everyones
 

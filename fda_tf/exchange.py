@@ -15,7 +15,7 @@ class Sent(NamedTuple):
     """What one worker sends."""
 
     parts: list[list[tf.Tensor]]  # for each bucket, what the payload made of it
-    residual: Vector  # what it left out; empty without error feedback
+    residual: Vector  # what it left out; empty if that is not kept
 
 
 class Exchange:
@@ -27,7 +27,8 @@ class Exchange:
         w_0 + sum_k s_k decode(encode(c_k u_k + e_k)) / sum_k s_k
 
     with the guard's factors c_k and shares s_k, and e_k what error feedback
-    has left out until now.
+    has left out until now. For evaluation, `average` is the mean of whole
+    models with the same factors and shares, and has no payload.
 
     Args:
       workers: the K workers.
@@ -75,6 +76,31 @@ class Exchange:
         statistics = self.workers.mean(lambda s: s.statistics, "model", shares)
         return Snapshot(weights, tuple(statistics))
 
+    def average(self) -> Snapshot:
+        """Returns the mean for evaluation alone, which leaves all as it is."""
+        if self.guard is None:
+            mean = self.workers.mean(lambda s: s.weights + s.statistics, "eval")
+        else:
+            mean = self._guarded_average()
+        n = len(self._w0)
+        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+
+    def _guarded_average(self) -> list[tf.Tensor]:
+        scales, shares = self.guard.judge(self._norms("eval"))
+
+        def send(k: Any, snapshot: Snapshot) -> Sent:
+            # Not w_0 + c u: where c is 1, this is w to the last bit.
+            weights = [
+                scales[k] * w + (1.0 - scales[k]) * w0
+                for w, w0 in zip(snapshot.weights, self._w0, strict=True)
+            ]
+            return Sent([weights, list(snapshot.statistics)], ())
+
+        def read(parts: list[list[tf.Tensor]]) -> list[tf.Tensor]:
+            return tf.nest.flatten(parts)
+
+        return self.workers.mean_sent(send, read, shares, True, "eval")
+
     def _mean_models(self) -> Snapshot:
         def travels(snapshot):
             if self.average_statistics:
@@ -85,9 +111,9 @@ class Exchange:
         n = len(self._w0)
         return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
 
-    def _norms(self) -> tf.Tensor:
+    def _norms(self, kind: str = "state") -> tf.Tensor:
         """Returns ||u_k|| of all workers, [K]."""
-        return tf.sqrt(self.workers.all_of(self._squared_norm, "state"))
+        return tf.sqrt(self.workers.all_of(self._squared_norm, kind))
 
     def _squared_norm(self, snapshot: Snapshot) -> tf.Tensor:
         drift = vectors.difference(snapshot.weights, self._w0)

@@ -15,10 +15,14 @@ class Guard:
     that length ("clip"; one that is not finite is left out all the same). The
     worker takes the new w_0 as all others do.
 
-    It costs one more exchange of K numbers before each synchronisation, and
-    looks at lengths only: it holds off a broken worker, not a cunning one.
-    The checks of a `VarianceThreshold` see the worker as it is, so that one
-    that is far off makes all synchronise often.
+    The average that evaluation sees, in mid-round, is guarded alike.
+
+    It costs one more exchange of K numbers before each synchronisation and
+    evaluation, and looks at lengths only: it holds off a broken worker, not a
+    cunning one. The checks of a `VarianceThreshold` see the worker as it is:
+    one that is far off makes all synchronise often, and a drift that is not
+    finite raises FloatingPointError at the check, before any guard. Where
+    nothing is checked, as with `Every`, the guard leaves it out.
 
     Args:
       factor: above 1.

@@ -28,13 +28,15 @@ class History:
     Attributes:
       model: a model that holds the final average.
       rows: a dict for each evaluation: step, epoch, syncs, checks, bytes of
-        each kind, variance (the last estimate), theta, seconds, and the
+        each kind, variance (the last check's estimate), theta, seconds, and the
         model's metrics on the validation data with `val_` before their names.
       syncs: a dict for each synchronisation: step, interval, cause
         ("threshold", "interval" or "end"), estimate, exact (the variance
         itself if it is known).
       variance: the monitor's estimate after each step, float32 [steps]; NaN
-        without a check, and for `max` the share of workers above theta.
+        without a check, and for `max` the share of workers above theta. From
+        a sketch's cascade it is an upper bound of the estimate while that is
+        below theta.
       theta: theta at each step, float32 [steps].
       seconds: of the whole run.
       worker_steps_per_second: without compilation and evaluation.
@@ -83,6 +85,7 @@ class Recorder:
         self.history = History(loop.workers.worker.model)
         self._variance: list[np.ndarray] = []
         self._theta: list[np.ndarray] = []
+        self._estimate = math.nan  # of the last check
         self._last_sync, self._stopped = 0, False
         self._preemption = Preemption(loop.workers.call_meeting)
         self._state: State | None = None
@@ -155,7 +158,8 @@ class Recorder:
         if found is None:
             return
         variance, theta, *syncs = found.history()
-        self._variance, self._theta = [variance], [theta]
+        self._theta = [theta]
+        self._note_estimates(variance)
         for sync in sync_table.from_arrays(syncs):
             self._note_synchronisation(**sync)
         self.history.rows[:] = found.facts["rows"]
@@ -187,7 +191,7 @@ class Recorder:
             self._timed_steps += len(causes)
         self._calls += 1
         estimates = trace.estimate.numpy()
-        self._variance.append(estimates)
+        self._note_estimates(estimates)
         self._theta.append(trace.theta.numpy())
         if not bool(trace.finite):
             self.loop.raise_bad_drift()
@@ -202,7 +206,7 @@ class Recorder:
         row = self._row()
         if plan.validation_data is not None or loop.workers.count == 1:
             average = loop.averaged()
-            if not np.isfinite(vectors.squared_norm(average.weights)):
+            if not np.isfinite(vectors.squared_norm_alike(average.weights)):
                 loop.raise_bad_drift()
             row["eval_bytes"] = loop.counters()["eval_bytes"]
         if plan.validation_data is not None:
@@ -251,11 +255,15 @@ class Recorder:
         self._last_sync = step
         return done
 
+    def _note_estimates(self, estimates: np.ndarray) -> None:
+        self._variance.append(estimates)
+        checked = estimates[~np.isnan(estimates)]
+        if len(checked):
+            self._estimate = float(checked[-1])
+
     def _row(self) -> dict:
-        done = [part for part in self._variance if len(part)]
-        last = done[-1][-1] if done else math.nan
         return self.loop.counters() | {
-            "variance": float(last),
+            "variance": self._estimate,
             "theta": float(self.loop.theta),
             "seconds": time.perf_counter() - self._start,
         }

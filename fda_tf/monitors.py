@@ -25,7 +25,8 @@ class Monitor(abc.ABC):
     """The contract: state on a worker, estimate from the mean of the states.
 
     `state` runs on every worker, and what it returns is what travels. The
-    rest reads the mean over the workers, which is the same on all of them.
+    rest reads the mean over the workers, which is the same on all of them;
+    sums of many numbers there are `fda_tf.vectors.sum_alike`'s.
 
     Example:
       A monitor of one's own: the variance of the first bucket's mean alone.
@@ -275,7 +276,7 @@ class ExactMonitor(Monitor):
         return tf.concat([vectors.squared_norm(drift)[None], *drift], 0)
 
     def estimate(self, mean_state):
-        return mean_state[0] - vectors.squared_norm([mean_state[1:]])
+        return mean_state[0] - vectors.squared_norm_alike([mean_state[1:]])
 
 
 class MaxMonitor(Monitor):

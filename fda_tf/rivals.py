@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from fda_tf import checks
 from fda_tf.sync import ByClock, Clock, Every, Schedule
+from fda_tf.theta_schedule import told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,9 @@ class QuadraticRule(ByClock):
         steps = tf.floor(tf.square(self.growth / rate) + 1e-4)
         longest = tf.maximum(steps, float(self.least))
         return tf.cast(clock.interval, tf.float32) >= longest
+
+    def __repr__(self) -> str:
+        return told(self)
 
 
 @dataclasses.dataclass(frozen=True)

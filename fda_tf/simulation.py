@@ -84,8 +84,8 @@ class Simulation(Workers):
             lambda i: of(self._snapshot(i)), self._shares_for(kind, shares)
         )
 
-    def mean_sent(self, send, read, shares, summable):
-        shares = self._shares_for("model", shares)
+    def mean_sent(self, send, read, shares, summable, kind="model"):
+        shares = self._shares_for(kind, shares)
 
         def sent(i):
             parts, residual = send(i, self._snapshot(i))
@@ -102,12 +102,12 @@ class Simulation(Workers):
         form = sent(0)  # not twice: what it leaves out is kept
         flat = tf.nest.flatten(form)
         if summable:
-            self.count_exchange("model", flat)
+            self.count_exchange(kind, flat)
             mean = self._mean(lambda i: tf.nest.flatten(sent(i)), shares, flat)
             return read(tf.nest.pack_sequence_as(form, mean))
         first = read(form)
         words = sum(to_words(part).shape[0] for part in flat)
-        self.meter.gather("model", [tf.zeros([words])], first)
+        self.meter.gather(kind, [tf.zeros([words])], first)
         self.meter.gather("call", [tf.zeros([1])], [])
         return self._mean(lambda i: read(sent(i)), shares, first)
 
@@ -273,7 +273,8 @@ def simulate(
       seed: of the order of the samples, and of who takes part.
       participants: C of the K workers, drawn anew for each round; means and
         bytes are over these. A worker keeps its optimizer's slots and its
-        place in its data until it is drawn again. None: all, always.
+        place in its data until it is drawn again. None: all, always. A model
+        with BatchNorm or the like needs statistics="average" then.
       miss: the chance with which a worker misses a synchronisation: it goes
         on with its own weights, and counts its drift from the new w_0. Bytes
         are counted as if all had sent. Everyone is there at the end.
@@ -329,6 +330,14 @@ def simulate(
         if plan.weighting == "samples"
         else None,
     )
+    local = plan.statistics == "local" and home.has_statistics
+    if participants is not None and local:
+        raise ValueError(
+            'participants= with statistics="local": when a round ends, the '
+            "average would take the BatchNorm statistics of those drawn for "
+            "the next one, who may not have trained. Give "
+            'statistics="average".'
+        )
     return history.run(home, plan, source.samples)
 
 

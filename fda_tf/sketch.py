@@ -42,7 +42,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import sketch_tables
+from fda_tf import sketch_tables, vectors
 
 
 class AMSSketch:
@@ -148,9 +148,8 @@ class AMSSketch:
 def squared_norm(sketch: tf.Tensor) -> tf.Tensor:
     """Estimates ||v||^2 from v's sketch: the median row's sum of squares.
 
-    A row is summed by a fixed tree of elementwise additions, halves onto
-    halves. Called outside XLA this gives equal bits on unlike processors, so
-    that all workers take the same decision.
+    A row is summed by `vectors.sum_alike`: called outside XLA, it has equal
+    bits on unlike processors, so that all workers take the same decision.
 
     Args:
       sketch: float32 [depth, width], depth odd.
@@ -172,13 +171,8 @@ def squared_norm(sketch: tf.Tensor) -> tf.Tensor:
             f"Received a sketch of shape {shape}. Expected [depth, "
             "width] with an odd depth, as AMSSketch.sketch returns it."
         )
-    depth, width = shape
-    length = 1 << (width - 1).bit_length()
-    sums = tf.pad(tf.square(sketch), [[0, 0], [0, length - width]])
-    while length > 1:
-        length //= 2
-        sums = sums[:, :length] + sums[:, length:]
-    largest, _ = tf.math.top_k(sums[:, 0], depth // 2 + 1)
+    sums = vectors.sum_alike(tf.square(sketch))
+    largest, _ = tf.math.top_k(sums, shape[0] // 2 + 1)
     return largest[-1]
 
 

@@ -190,6 +190,9 @@ class CheckWhenPossible:
     check is there, but r steps after this one at the latest: a crossing is
     found at most r - 1 steps late.
 
+    The norm is the mean state's first number, so it is for monitors that send
+    it there, as all of ours but `max` do.
+
     Args:
       limit: r, at least 1.
 
@@ -242,7 +245,8 @@ class VarianceThreshold(Policy):
 
     Raises:
       ValueError: for a theta that is negative or NaN, an unknown monitor, a
-        cap that is no `Every`, or an impossible `check_every`.
+        cap that is no `Every`, an impossible `check_every`, or
+        `CheckWhenPossible` with what tells no norm in time.
 
     Example:
       >>> VarianceThreshold(theta=1.5, monitor="linear").monitor
@@ -279,7 +283,14 @@ class VarianceThreshold(Policy):
             raise ValueError(
                 f"overlap={self.overlap!r}: expected True or False."
             )
-        if self.overlap and isinstance(self.check_every, CheckWhenPossible):
+        possible = isinstance(self.check_every, CheckWhenPossible)
+        if possible and isinstance(self.monitor, monitors.MaxMonitor):
+            raise ValueError(
+                f"{self.check_every} with monitor='max', which tells no norm "
+                "to see from how fast the drifts grow. Give check_every=r, a "
+                "number of steps, or take another monitor."
+            )
+        if self.overlap and possible:
             raise ValueError(
                 "overlap=True with CheckWhenPossible, which needs the norm of "
                 "this step before the next one is done. Give check_every=r, a "

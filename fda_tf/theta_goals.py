@@ -166,7 +166,10 @@ class FdaOpt(ThetaSchedule):
     steps. The first round takes one epoch, and none more than E; then the
     models meet, if they have parted at all.
 
-    The paper checks once an epoch: `check_every=CheckEvery(epochs=1)`.
+    The paper checks once an epoch: `check_every=CheckEvery(epochs=1)`. It
+    takes the exact variance for v, and here it is the monitor's estimate,
+    which is larger by design: that of the sketch by about eps / (1 + eps) of
+    ||mean u||^2.
 
     Args:
       epochs: E, global epochs in a round at most, above 0.

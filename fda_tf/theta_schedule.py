@@ -1,6 +1,7 @@
 """The contract of what sets theta."""
 
 import abc
+import contextlib
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -86,12 +87,31 @@ class ThetaSchedule(abc.ABC):
         return theta
 
     def __repr__(self) -> str:
-        shown = {k: v for k, v in vars(self).items() if k[0] != "_"}
-        settings = ", ".join(f"{k}={_words(v)}" for k, v in shown.items())
-        return f"{type(self).__name__}({settings})"
+        return told(self)
+
+
+def told(thing: Any) -> str:
+    """Returns the repr of a thing by its settings, also of Keras' schedules.
+
+    Theirs has an address, and no settings: unlike ones would look alike where
+    workers compare what they are to do.
+
+    Example:
+      >>> class Rule:
+      ...     def __init__(self, growth):
+      ...         self.growth, self._step = growth, 7
+      >>> told(Rule(growth=0.2))
+      'Rule(growth=0.2)'
+    """
+    shown = {k: v for k, v in vars(thing).items() if k[0] != "_"}
+    settings = ", ".join(f"{k}={_words(v)}" for k, v in shown.items())
+    return f"{type(thing).__name__}({settings})"
 
 
 def _words(value: Any) -> str:
-    if hasattr(value, "get_config"):
+    if not hasattr(value, "get_config"):
+        return repr(value)
+    # A user's own schedule need not tell: then it is its type alone.
+    with contextlib.suppress(NotImplementedError):
         return f"{type(value).__name__}({value.get_config()})"
-    return repr(value)
+    return type(value).__name__

@@ -129,8 +129,16 @@ class Trainer:
           Whether there was a synchronisation.
 
         Raises:
+          ValueError: for a `sync` that needs the training loss, `AdaComm`,
+            which only `step` knows.
           FloatingPointError: when a worker's drift is not finite.
         """
+        if self.loop.sync.needs_loss:
+            raise ValueError(
+                f"after_step() with sync={self.loop.sync}, which needs the "
+                "training loss, and a step of yours does not tell it. Call "
+                "Trainer.step(batch), or give another sync."
+            )
         with self.replicas.lost_worker_in_words():
             _, cause, finite = self.loop.call(self._after_step)
             self._refuse_bad_drift(finite)

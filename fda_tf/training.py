@@ -86,7 +86,7 @@ class Loop:
             group.layout.size,
             workers.count,
             epoch,
-            squared_norm=float(vectors.squared_norm(self.w0)),
+            squared_norm=float(vectors.squared_norm_alike(self.w0)),
             matrices=sum(v.shape.rank > 1 for v in group.variables),
         )
         theta = self._schedule.start(job)
@@ -99,10 +99,7 @@ class Loop:
             self._run, autograph=False, input_signature=signature
         )
         self._meet_all = tf.function(self._synchronise_all, autograph=False)
-        self._mean_models = tf.function(
-            lambda: workers.mean(lambda s: s.weights + s.statistics, "eval"),
-            autograph=False,
-        )
+        self._average = tf.function(self.exchange.average, autograph=False)
 
     def call(self, function: Any, *args: Any) -> Any:
         """Calls a compiled function in which other workers are waited for."""
@@ -228,12 +225,13 @@ class Loop:
 
         self.workers.meet(self.step.read_value(), everyone)
         mean = self.exchange.mean(self.step.read_value())
-        finite = tf.math.is_finite(vectors.squared_norm(mean.weights))
+        norm = vectors.squared_norm_alike(mean.weights)
+        finite = tf.math.is_finite(norm)
         self._mean_is_finite.assign(finite)
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
-            norm = vectors.squared_norm(new)
+            norm = vectors.squared_norm_alike(new)
             finite = tf.math.is_finite(norm)
             if finite:
                 self._schedule.averaged(norm)
@@ -293,14 +291,13 @@ class Loop:
         """Returns the average of the K models; all workers must ask.
 
         Just after a synchronisation the models are w_0, and nothing is sent.
+        A guard judges them as at a synchronisation.
         """
         statistics = self.workers.has_statistics
         same = self.exchange.average_statistics or not statistics
         if not int(self.interval) and same and not self.workers.apart:
             return self.workers.snapshot()
-        mean = self.call(self._mean_models)
-        n = len(self.w0)
-        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+        return self.call(self._average)
 
     def bad_workers(self) -> list[int]:
         """Returns the numbers of the workers whose drift is not finite."""

@@ -156,7 +156,7 @@ def difference(u: Vector, v: Vector) -> Lazy:
 
 
 def squared_norm(vector: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns ||v||^2, a float32 scalar.
+    """Returns ||v||^2, a float32 scalar, for what is sent to others.
 
     `l2_loss` (half the sum of squares) is one pass with no temporary, and
     sums in a tree: a plain running sum loses digits from a few million on.
@@ -188,6 +188,50 @@ def squared_norm_and(
 
     half, *maps = map(tf.add_n, zip(*each(vector, parts), strict=True))
     return [2.0 * half, *maps]
+
+
+def squared_norm_alike(vector: Vector) -> tf.Tensor:
+    """Returns ||v||^2, for what workers with equal v decide by themselves.
+
+    `squared_norm` sums in an order that depends on a machine's cores, so that
+    unlike machines may differ in the last bit.
+
+    Args:
+      vector: flat buckets, of which one at a time is summed.
+
+    Example:
+      >>> float(squared_norm_alike([tf.constant([3.0]), tf.constant([4.0])]))
+      25.0
+    """
+    sums = each(vector, lambda i, bucket: sum_alike(tf.square(bucket)))
+    return sum_alike(tf.stack(sums))
+
+
+def sum_alike(numbers: tf.Tensor) -> tf.Tensor:
+    """Returns the sums along the last axis, with equal bits everywhere.
+
+    They are summed by a fixed tree of elementwise additions, halves onto
+    halves, which IEEE 754 defines to the last bit. Not inside XLA, which may
+    do it in another order.
+
+    Args:
+      numbers: [..., n].
+
+    Returns:
+      [...].
+
+    Example:
+      >>> sum_alike(tf.constant([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])).numpy()
+      array([ 6., 15.], dtype=float32)
+    """
+    size = numbers.shape[-1]
+    length = 1 << (size - 1).bit_length()
+    before = [[0, 0]] * (numbers.shape.rank - 1)
+    sums = tf.pad(numbers, [*before, [0, length - size]])
+    while length > 1:
+        length //= 2
+        sums = sums[..., :length] + sums[..., length:]
+    return sums[..., 0]
 
 
 def variables(vector: Sequence[tf.Tensor], name: str) -> list[tf.Variable]:

@@ -78,6 +78,7 @@ class Workers(abc.ABC):
         read: Callable[[Any], list[tf.Tensor]],
         shares: tf.Tensor | None,
         summable: bool,
+        kind: str = "model",
     ) -> list[tf.Tensor]:
         """Returns the mean over all workers of what they send, as it is read.
 
@@ -86,6 +87,7 @@ class Workers(abc.ABC):
           read: from its `parts`, float32 tensors.
           shares: what each worker counts for, [K], or None.
           summable: whether the sum of the parts reads as the sum.
+          kind: what for, one of `fda_tf.comm.KINDS`.
         """
 
     @abc.abstractmethod
@@ -260,13 +262,18 @@ def evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, Any]:
 def shared(share: tf.Tensor, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns share x tensor of each; 0 if the share is, even of NaN.
 
+    Where all shares are 0, what each one's is of their sum is 0 / 0: NaN, and
+    so is the mean of nobody.
+
     Example:
       >>> [float(t) for t in shared(2.0, [tf.constant(3.0)])]
       [6.0]
       >>> [float(t) for t in shared(0.0, [tf.constant(float("nan"))])]
       [0.0]
+      >>> [float(t) for t in shared(float("nan"), [tf.constant(3.0)])]
+      [nan]
     """
     return [
-        tf.where(share > 0, tf.cast(share, t.dtype) * t, tf.zeros_like(t))
+        tf.where(share == 0, tf.zeros_like(t), tf.cast(share, t.dtype) * t)
         for t in tensors
     ]

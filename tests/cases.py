@@ -66,6 +66,8 @@ def cases():
             weighting="samples",
             guard=fda_tf.Guard(1.01),
             payload="int8",
+            validation_data=small.data(seed=5),
+            evaluate_every=STEPS - 1,
         ),
         "overlap": run(linear, sync=threshold(0.2, "sketch", overlap=True)),
         "interval": run(

@@ -78,15 +78,9 @@ def refusals(replicas, shard):
 
     def train(data=shard, model=model, theta=1.0, seed=0, **options):
         monitor = fda_tf.SketchMonitor(seed=seed)
-        sync = fda_tf.VarianceThreshold(theta, monitor)
+        settings = {"sync": fda_tf.VarianceThreshold(theta, monitor)} | options
         return lambda: fda_tf.train(
-            model(),
-            data,
-            steps=6,
-            sync=sync,
-            batch_size=8,
-            replicas=replicas,
-            **options,
+            model(), data, steps=6, batch_size=8, replicas=replicas, **settings
         )
 
     def stop_on_one(row):
@@ -111,6 +105,11 @@ def refusals(replicas, shard):
         "model": train(model=small.rich_model if odd else small.linear_model),
         "empty shard": train(data=(x[:0], y[:0]) if odd else shard),
         "bad drift": train(data=(np.full_like(x, np.nan), y) if odd else shard),
+        "all bad": train(
+            data=(np.full_like(x, np.nan), y),
+            sync=fda_tf.Every(steps=2),
+            guard=fda_tf.Guard(),
+        ),
         "optimizer": train(model=lambda: compiled(["sgd", "adam"][odd])),
         "rate": train(model=lambda: compiled(keras.optimizers.SGD(0.1 + odd))),
         "loss": train(model=lambda: compiled(loss=["mse", "mae"][odd])),

@@ -119,7 +119,9 @@ def cases():
             _linear(), threshold(0.4, "naive", fda_tf.Every(steps=9))
         ),
         "cap in epochs": run(
-            _linear(), threshold(0.5, "naive", fda_tf.Every(epochs=1))
+            _linear(),
+            # At an epoch's end there is no check.
+            threshold(0.5, "naive", fda_tf.Every(epochs=1), check_every=4),
         ),
         "theta schedule": run(_linear(), threshold(decay, "naive")),
         "every step": run(_linear(), fda_tf.EveryStep()),

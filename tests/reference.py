@@ -17,6 +17,19 @@ def gradient(w, x, y):
     return x.T @ p / len(y)
 
 
+def squared_norm(buckets):
+    """Returns ||v||^2 in float32: halves onto halves, then bucket by bucket."""
+
+    def tree(x):
+        x = np.pad(x, (0, (1 << (len(x) - 1).bit_length()) - len(x)))
+        while len(x) > 1:
+            x = x[: len(x) // 2] + x[len(x) // 2 :]
+        return x[0]
+
+    squares = [np.square(np.asarray(b, np.float32)) for b in buckets]
+    return tree(np.stack([tree(x) for x in squares]))
+
+
 def fda(
     w0, batch, workers, steps, rate, theta, monitor,
     xi=None, sketch=None, due=lambda step: False,

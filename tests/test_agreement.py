@@ -115,6 +115,17 @@ def compile_(code):
     return compile(code, f"/home/{compile_.calls}/job.py", "eval")
 
 
+def test_a_quadratic_rule_tells_its_schedule():
+    def rule(rate):
+        return agreement._setting(fda_tf.QuadraticRule(rate, 0.2, least=4))
+
+    decay = keras.optimizers.schedules.ExponentialDecay
+    assert rule(decay(0.1, 10, 0.5)) == rule(decay(0.1, 10, 0.5))
+    assert rule(decay(0.1, 10, 0.5)) != rule(decay(0.1, 10, 0.6))
+    assert rule(0.1) == "QuadraticRule(rate=0.1, growth=0.2, least=4)"
+    assert rule(Untold()) == "QuadraticRule(rate=Untold, growth=0.2, least=4)"
+
+
 @pytest.mark.parametrize("name", ALIKE)
 def test_equal_things_have_equal_text(name, recwarn):
     first, second = ALIKE[name](), ALIKE[name]()

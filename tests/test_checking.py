@@ -40,6 +40,40 @@ def test_the_cascade_decides_as_the_plain_sketch(plain):
     assert np.all(run.variance >= plain.variance - 1e-5)
 
 
+def test_the_cascade_checks_when_the_plain_sketch_does():
+    """The norm says when the next check is, and not the cascade's bound."""
+    x, y = small.data()
+    runs = [
+        fda_tf.simulate(
+            small.linear_model,
+            [(x[k::2], y[k::2]) for k in range(2)],  # who drift alike
+            sync=threshold(
+                0.1,  # rounds of about ten steps
+                fda_tf.SketchMonitor(cascade=cascade),
+                check_every=CheckWhenPossible(8),
+            ),
+            steps=STEPS,
+            batch_size=120,
+        )
+        for cascade in (False, True)
+    ]
+    checks = [np.flatnonzero(np.isfinite(r.variance)).tolist() for r in runs]
+    assert checks[0] == checks[1]
+    assert runs[0].syncs == runs[1].syncs and len(runs[0].syncs) > 2
+
+
+def test_the_cascades_second_stage_tells_the_norm():
+    """Equal drifts: a norm of 2 theta, a bound of 0.4 theta, at step 10."""
+    direction = np.eye(1, 40, dtype=np.float32)[0]
+    check = _check_of([2**0.5 * direction] * 3, fda_tf.SketchMonitor(3, 16))
+    check._every = CheckWhenPossible(9)
+    theta, ten = tf.constant(1.0), tf.constant(10, tf.int64)
+    for step in (ten - 1, ten):  # the first sends it all
+        verdict = check.end(theta, step, checking.none())
+    assert verdict.estimate.numpy() == pytest.approx(2 - 2 / 1.25, rel=1e-5)
+    assert not bool(check._whole) and int(check._next) == 11
+
+
 def test_the_cascade_sends_what_its_rule_says(plain):
     run = simulate(threshold())
     expected = 0
@@ -211,7 +245,9 @@ EPOCH = fractions.Fraction(240, WORKERS * BATCH)  # steps
     "every", [4, CheckEvery(epochs=3.5 / EPOCH), CheckEvery(epochs=4 / EPOCH)]
 )
 def test_checks_every_r_steps_of_a_round(every):
-    run = simulate(threshold(monitor="naive", check_every=every))
+    run = simulate(
+        threshold(monitor="naive", check_every=every), evaluate_every=6
+    )
     checked = np.flatnonzero(np.isfinite(run.variance)) + 1
     last, expected = 0, []
     for step in range(1, STEPS + 1):
@@ -223,6 +259,9 @@ def test_checks_every_r_steps_of_a_round(every):
     assert set(syncs_of(run)) <= set(expected)
     assert run.rows[-1]["checks"] == len(expected)
     assert run.rows[-1]["state_bytes"] == 4 * WORKERS * len(expected)
+    for row in run.rows:  # has the last check's, and not the last step's
+        last = max(step for step in expected if step <= row["step"])
+        assert row["variance"] == run.variance[last - 1]
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0, 4.0])
@@ -261,6 +300,10 @@ def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
         (
             {"overlap": True, "check_every": CheckWhenPossible(4)},
             "overlap=True with CheckWhenPossible",
+        ),
+        (
+            {"monitor": "max", "check_every": CheckWhenPossible(4)},
+            r"CheckWhenPossible\(limit=4\) with monitor='max', which tells no",
         ),
     ],
 )

@@ -32,6 +32,7 @@ UNLIKE = {
     "frozen": r"ValueError: Worker 1 differs from worker 0 in ",
     "dataset": "ValueError: Worker 1 differs from worker 0 in shard",
     "bad drift": "FloatingPointError: Step 1: .* worker 1 is",
+    "all bad": "FloatingPointError: Step 2: .* worker 0, 1 is",
 }
 
 

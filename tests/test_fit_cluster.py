@@ -86,6 +86,9 @@ def test_fit_does_as_the_simulation(cluster, count, name):
             np.testing.assert_allclose(
                 got["variance"], expected["variance"], rtol=1e-3, atol=1e-5
             )
+            ends = np.split(np.array(got["variance"]), fit_cases.EPOCHS)
+            last = [epoch[~np.isnan(epoch)][-1] for epoch in ends]
+            assert got["history"]["variance"] == last
         sent = expected["row"]["state_bytes"] + expected["row"]["model_bytes"]
         assert got["history"]["mb_sent"][-1] == pytest.approx(sent / 1e6)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 import small
 import tensorflow as tf
 
@@ -81,6 +82,14 @@ def test_bounds(seed):
     assert linear >= exact - slack
     assert naive >= sketch
     assert estimate(built("exact"), drifts) == pytest.approx(exact, abs=slack)
+
+
+def test_exact_sums_in_an_order_that_no_machine_chooses():
+    for seed in range(8):
+        state = np.random.default_rng(seed).normal(size=1 + D)
+        state = state.astype(np.float32)
+        expected = state[0] - reference.squared_norm([state[1:]])
+        assert built("exact").estimate(tf.constant(state)).numpy() == expected
 
 
 def test_the_sketch_is_near_the_variance():

@@ -71,6 +71,13 @@ def test_partial_participation_is_as_by_hand():
     assert run.rows[-1]["model_bytes"] == syncs * 2 * some * 4 * w0.size
 
 
+def test_statistics_of_those_newly_drawn_are_refused():
+    local = {"participants": 2, "statistics": "local", "steps": 2}
+    with pytest.raises(ValueError, match='those drawn .*statistics="average"'):
+        simulate(fda_tf.EveryStep(), small.rich_model, **local)
+    simulate(fda_tf.EveryStep(), **local)  # a model that has none
+
+
 def test_slots_stay_with_their_client():
     """Adam counts its steps: each client's count is its own."""
 
@@ -255,6 +262,62 @@ def test_a_guard_that_leaves_nobody_to_average_is_named():
         fda_tf.simulate(
             small.linear_model, shards, steps=40, batch_size=BATCH, miss=0.9,
             sync=fda_tf.Every(steps=1), guard=fda_tf.Guard(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("act", ["drop", "clip"])
+def test_the_guard_judges_the_average_that_is_evaluated(act):
+    """Of drifts of 1, 2, 1 and a length that is far off or none at all."""
+    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    home = fda_tf.simulation.Simulation(small.rich_model, source, WORKERS)
+    loop = fda_tf.training.Loop(
+        home,
+        fda_tf.Every(steps=7),
+        fda_tf.Average(),
+        guard=fda_tf.Guard(3.0, act),
+    )
+    loop.run(1)
+    w0, statistics = loop.w0[0].numpy(), home._statistics[0].numpy()
+    along = np.eye(1, len(w0), 5)[0]
+    limit = 3.0 * 1.5  # times the median
+    for far, counts in ((90.0, limit), (np.nan, None), (4.0, 4.0)):
+        lengths = np.array([1.0, 2.0, 1.0, far])
+        home._weights[0].assign(w0 + np.outer(lengths, along))
+        statistics[3] = far
+        home._statistics[0].assign(statistics)
+        kept = [1.0, 2.0, 1.0]
+        there = 3
+        if far == 4.0 or (act == "clip" and counts):
+            kept, there = [*kept, counts], 4
+        average = loop.averaged()
+        expected = w0 + np.mean(kept) * along
+        np.testing.assert_allclose(average.weights[0], expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            average.statistics[0], statistics[:there].mean(0), rtol=1e-5
+        )
+        np.testing.assert_array_equal(home._statistics[0], statistics)
+    # Each hands in its norm, its weights and its statistics.
+    numbers = WORKERS + len(w0) + statistics.shape[1]
+    assert home.meter.paid("eval") == 3 * WORKERS * 4 * numbers
+
+
+def test_evaluations_in_mid_round_leave_out_a_worker_that_is_nan():
+    shards = small.shards(WORKERS)
+    shards[1] = (np.full_like(shards[1][0], np.nan), shards[1][1])
+    run = fda_tf.simulate(
+        small.linear_model, shards, steps=12, batch_size=BATCH,
+        sync=fda_tf.Every(steps=7), guard=fda_tf.Guard(),
+        validation_data=small.data(), evaluate_every=4,
+    )  # fmt: skip
+    assert np.all(np.isfinite([row["val_loss"] for row in run.rows]))
+
+
+def test_a_guard_that_leaves_all_out_raises():
+    shards = [(np.full_like(x, np.nan), y) for x, y in small.shards(2)]
+    with pytest.raises(FloatingPointError, match="Step 4: .* worker 0, 1 is"):
+        fda_tf.simulate(
+            small.linear_model, shards, steps=6, batch_size=BATCH,
+            sync=fda_tf.Every(steps=4), guard=fda_tf.Guard(),
         )  # fmt: skip
 
 

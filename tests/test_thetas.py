@@ -5,12 +5,13 @@ from fractions import Fraction
 import keras
 import numpy as np
 import pytest
+import reference
 import small
 import tensorflow as tf
-from runs import STEPS, simulate
+from runs import BATCH, STEPS, simulate
 
 import fda_tf
-from fda_tf import thetas
+from fda_tf import data, simulation, thetas, training
 
 ExponentialDecay = keras.optimizers.schedules.ExponentialDecay
 
@@ -313,6 +314,24 @@ def test_auto_in_training():
     # An epoch has 240 / (4 x 8) = 7.5 steps.
     assert rounds[0] == 12 and rounds.max() <= 60
     assert 15 < rounds[3:].mean() < 45
+
+
+def test_unlike_machines_have_the_same_cap():
+    """Each computes it from its own w_0: the fixed tree's, to the last bit."""
+    sync = fda_tf.VarianceThreshold("auto", "naive")
+    source = data.ArraySource(small.shards(2), BATCH)
+    home = simulation.Simulation(small.rich_model, source, 2)
+    loop = training.Loop(home, sync, fda_tf.Average())
+    layers = np.float32(2)
+    assert loop.theta.numpy() == reference.squared_norm(loop.w0) / layers
+    loop.run(3)
+    for _ in range(4):
+        for rows in home._weights:  # models that are nowhere near
+            random = np.random.default_rng(int(loop.syncs))
+            rows.assign(random.normal(size=rows.shape))
+        assert bool(loop.synchronise())
+        (cap,) = loop.variables()["theta"][1:]
+        assert cap.numpy() == reference.squared_norm(loop.w0) / layers
 
 
 def test_auto_says_whose_drift_diverged():

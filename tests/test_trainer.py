@@ -65,6 +65,16 @@ def test_theta_is_that_of_the_step_to_come(own):
     np.testing.assert_allclose(seen, to_come)
 
 
+def test_own_steps_tell_no_loss():
+    trainer = lone(small.linear_model(), sync=fda_tf.AdaComm(4, 8))
+    message = r"AdaComm\(first=4, every=8\), which needs the .* Trainer.step"
+    with pytest.raises(ValueError, match=message):
+        trainer.after_step()
+    assert trainer.counters()["step"] == 0
+    trainer.step(batches(1)[0])
+    assert trainer.counters()["step"] == 1
+
+
 def test_the_last_batch_may_be_smaller():
     trainer = lone(small.linear_model())
     for n in (8, 8, 3):

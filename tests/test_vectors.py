@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from reference import squared_norm
 
 from fda_tf import vectors
 
@@ -60,6 +61,28 @@ def test_the_norm_of_many_numbers_keeps_its_digits():
     assert float(vectors.squared_norm([tf.constant(v)])) == pytest.approx(
         expected, rel=1e-6
     )
+
+
+@pytest.mark.parametrize("sizes", [[1], [7], [64, 5, 1000], [3, 4097, 2, 1, 9]])
+def test_the_norm_alike_is_the_trees_to_the_last_bit(sizes):
+    random = np.random.default_rng(0)
+    v = [random.normal(size=size).astype(np.float32) for size in sizes]
+    for of in (vectors.squared_norm_alike, graph_of_the_norm):
+        assert of([tf.constant(b) for b in v]).numpy() == squared_norm(v)
+
+
+@tf.function
+def graph_of_the_norm(v):
+    return vectors.squared_norm_alike(v)
+
+
+def test_no_reduction_is_left_to_the_machine():
+    specs = [tf.TensorSpec([size]) for size in (64, 5, 1000)]
+    graph = graph_of_the_norm.get_concrete_function(specs).graph
+    types = {op.type for op in graph.get_operations()}
+    assert {"Square", "AddV2"} <= types
+    elementwise = {"Square", "AddV2", "StridedSlice", "Pad", "Pack"}
+    assert types <= elementwise | {"Placeholder", "Const", "Identity", "NoOp"}
 
 
 def test_variables_hold_buckets():

@@ -31,7 +31,7 @@ class Lent:
         if self._loop.nothing_to_average:
             return True
         average, self._own = self._loop.averaged(), self._worker.snapshot()
-        if not np.isfinite(vectors.squared_norm(average.weights)):
+        if not np.isfinite(vectors.squared_norm_alike(average.weights)):
             return False
         self._worker.assign(average)
         self._placed = average

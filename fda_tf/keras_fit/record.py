@@ -79,8 +79,10 @@ class Record:
         syncs, sent = self._sent
         extra = {"syncs": syncs, "mb_sent": sent / 1e6}
         if isinstance(self._sync, VarianceThreshold):
+            checked = (v for v in reversed(self.variance) if not np.isnan(v))
             # Of one worker alone, it is 0.
-            extra["variance"] = self.variance[-1] if self.variance else 0.0
+            none = np.nan if self.variance else 0.0
+            extra["variance"] = next(checked, none)
             extra["theta"] = self._theta
         return extra
 
