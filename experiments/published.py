@@ -91,10 +91,11 @@ def _published(path: str) -> dict[Key, tuple[int, int]]:
 
 
 def spread(values: Sequence[float], theirs: float) -> str:
-    """The median, the ratio to theirs, and (smallest to largest)."""
-    middle = statistics.median(values)
+    """The median, (smallest to largest) of several, and the ratio to theirs."""
+    middle, low, high = statistics.median(values), min(values), max(values)
     ratio = f"{middle / theirs:.2f}" if theirs else "-"
-    return f"{middle:g} ({min(values):g} to {max(values):g}) | {ratio}"
+    between = f" ({low:g} to {high:g})" if len(values) > 1 else ""
+    return f"{middle:g}{between} | {ratio}"
 
 
 def tables(rows: Iterable[Run], path: str, sampling: str) -> list[str]:

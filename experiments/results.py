@@ -152,6 +152,11 @@ def sent_bytes(row: Mapping[str, object]) -> int:
     return int(row["state_bytes"]) + int(row["model_bytes"])
 
 
+def paper_bytes(row: Mapping[str, object]) -> int:
+    """State and model bytes by the paper's formulas: no cascade saves any."""
+    return int(row["paper_state_bytes"]) + int(row["paper_model_bytes"])
+
+
 def summarise(
     rows: Sequence[Mapping[str, object]],
     target: float,
@@ -162,7 +167,8 @@ def summarise(
     """What summary.json says.
 
     Syncs are completed ones, without the last, which ends training; bytes are
-    the paper's, those of `wire_bytes_to_target` what really crosses the wire.
+    by the paper's formulas, so that runs compare with the paper's, and those of
+    `wire_bytes_to_target` what really crosses the wire.
     All counts are of all workers, and without those of the last sync; memory
     is this process's.
 
@@ -175,10 +181,10 @@ def summarise(
     hit, last = first_above(rows, target), rows[-1]
     values = (
         hit is not None,
-        *(hit and (hit["step"], hit["syncs"], sent_bytes(hit),
+        *(hit and (hit["step"], hit["syncs"], paper_bytes(hit),
                    hit["wire_bytes"]) or (None,) * 4),
         max(row["val_accuracy"] for row in rows),
-        last["step"], last["syncs"], last["checks"], sent_bytes(last),
+        last["step"], last["syncs"], last["checks"], paper_bytes(last),
         worker_steps_per_second, provenance.peak_rss_bytes(), seconds,
     )  # fmt: skip
     return dict(zip(SUMMARY, values, strict=True))

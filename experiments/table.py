@@ -28,7 +28,8 @@ def report(runs: Runs, results_dir: str, with_picture: bool = True) -> None:
     parts = [
         f"\n{_title(settings)}, to test accuracy {settings.target_accuracy:g}",
         summary_table(runs),
-        "sent: states and models of all workers, counted as in the paper",
+        "sent: states and models of all workers, by the paper's formulas; "
+        "SketchFDA's cascade sends less (metrics.csv)",
         *_folders(runs, folder),
     ]
     if with_picture:

@@ -80,7 +80,6 @@ def test_quickstart_trains_and_draws(tmp_path):
     assert pictures == 2
 
 
-@pytest.mark.slow  # with the other notebooks they take more than half a minute
 def test_compare_trains_all_rivals(tmp_path):
     text, pictures = written(run(small("compare"), tmp_path))
     lines = text[text.index("accuracy  syncs") :].splitlines()
@@ -88,7 +87,6 @@ def test_compare_trains_all_rivals(tmp_path):
     assert lines[1].split() == ["synchronous", *lines[1].split()[1:]]
 
 
-@pytest.mark.slow
 def test_cluster_starts_two_processes(tmp_path):
     text, pictures = written(run(small("cluster"), tmp_path))
     assert "val_accuracy" in text and pictures == 1

@@ -151,8 +151,8 @@ def test_summary_file(finished):
     rows = read(folder / "metrics.csv")
     assert values["reached"] and values["steps_to_target"] == 3
     assert values["steps"] == 12 and values["checks"] == 12
-    assert values["bytes_to_target"] == results.sent_bytes(rows[0])
-    assert values["total_bytes"] == results.sent_bytes(rows[-1])
+    assert values["bytes_to_target"] == results.paper_bytes(rows[0])
+    assert values["total_bytes"] == results.paper_bytes(rows[-1])
     assert values["wire_bytes_to_target"] == int(rows[0]["wire_bytes"])
     best = max(float(row["test_accuracy"]) for row in rows)
     assert values["best_accuracy"] == best
