@@ -53,12 +53,17 @@ def test_published_intervals(tmp_path):
     file = tmp_path / "runs.csv"
     file.write_text(
         "model,K,distribution,target,strategy,d,reached,steps,"
-        "syncs_completed\n"
-        "A,5,IID,0.9,synchronous,100,1,300,300\n"
-        "A,5,IID,0.9,linear,100,1,600,6\n"
-        "A,5,IID,0.9,linear,100,1,300,1\n"
-        "A,5,IID,0.9,sketch,100,0,900,9\n"
-        "A,9,IID,0.9,sketch,100,1,800,16\n"
+        "syncs_completed,lr_schedule,hit_after_lr_drop\n"
+        "A,5,IID,0.9,synchronous,100,1,300,300,a,0\n"
+        "A,5,IID,0.9,linear,100,1,600,6,a,0\n"
+        "A,5,IID,0.9,linear,100,1,300,1,a,0\n"
+        "A,5,IID,0.9,sketch,100,0,900,9,a,0\n"
+        "A,9,IID,0.9,sketch,100,1,800,16,a,0\n"
+        # Another schedule, and a rate that has dropped: no rivals of these.
+        "A,7,IID,0.9,synchronous,100,1,900,900,b,0\n"
+        "A,7,IID,0.9,linear,100,1,400,2,a,0\n"
+        "A,8,IID,0.9,synchronous,100,1,900,900,a,1\n"
+        "A,8,IID,0.9,linear,100,1,400,2,a,0\n"
     )
     (row,) = scaling.published(str(file))
     assert row["linear"] == [100, 200, 300] and row["sketch"] == [50, 50, 50]

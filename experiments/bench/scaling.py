@@ -157,15 +157,20 @@ def published(path: str) -> list[dict]:
     """Returns the mean intervals between synchronisations of published runs.
 
     Of runs that reached their target: [least, median, most] of each model and
-    monitor; and the steps they took, over Synchronous' to the same target.
+    monitor; and the steps they took, over Synchronous' to the same target with
+    the same schedule of the learning rate, where neither had dropped it yet:
+    a drop that comes by the epoch would decide who is first.
     """
     with open(path, newline="", encoding="utf-8") as file:
         runs = [r for r in csv.DictReader(file) if r["reached"] == "1"]
-    setting = ("model", "K", "distribution", "target")
+    alike = (
+        "model", "K", "distribution", "target", "lr_schedule",
+        "hit_after_lr_drop",
+    )  # fmt: skip
     synchronous = {
-        tuple(run[name] for name in setting): int(run["steps"])
+        tuple(run[name] for name in alike): int(run["steps"])
         for run in runs
-        if run["strategy"] == "synchronous"
+        if run["strategy"] == "synchronous" and run["hit_after_lr_drop"] == "0"
     }
     rows: dict = {}
     for run in runs:
@@ -178,7 +183,7 @@ def published(path: str) -> list[dict]:
             | {name: [] for name in ("linear", "sketch", "steps")},
         )
         row[monitor].append(int(run["steps"]) / syncs)
-        least = synchronous.get(tuple(run[name] for name in setting))
+        least = synchronous.get(tuple(run[name] for name in alike))
         if least:
             row["steps"].append(int(run["steps"]) / least)
     for row in rows.values():
