@@ -146,11 +146,25 @@ def _settings(name: str, flags: Mapping[str, object]) -> Settings:
         if field.name == "weights" and task.weights is None:
             value = None  # "none", which says nothing of this task
         if value is None:
-            value = algorithm.uses.get(field.name)
-        if value is None:
-            value = getattr(task, field.name, None)
+            value = usual(name, task.name, field.name)
         values.setdefault(field.name, value)
     return Settings(**values)
+
+
+def usual(algorithm: str, task: str, setting: str) -> object:
+    """What a setting is without its flag; None where it is not used.
+
+    Example:
+        >>> usual("linear", "lenet5_mnist", "theta")
+        1.5
+        >>> usual("fedadam", "lenet5_mnist", "learning_rate")
+        0.01
+    """
+    uses = ALGORITHMS[algorithm].uses
+    if setting in SPECIAL and setting not in uses:
+        return None
+    value = uses.get(setting)
+    return getattr(TASKS[task], setting, None) if value is None else value
 
 
 def _check_weights(flags: Mapping[str, object]) -> None:

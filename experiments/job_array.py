@@ -1,7 +1,7 @@
 """A sweep as a SLURM job array: one task for each run.
 
 Each task is a sweep of one run: it skips what is finished, tries once more
-what fails, and adds its row to results.csv.
+what fails, and adds its row to results.csv, and to the CSV of --summary.
 """
 
 import pathlib
@@ -29,18 +29,21 @@ case $SLURM_ARRAY_TASK_ID in
 _TAIL = """\
 *) echo "There is no run $SLURM_ARRAY_TASK_ID" >&2; exit 2 ;;
 esac
-exec python -u -m experiments.sweep --jobs=1 --results_dir={folder} \\
+exec python -u -m experiments.sweep --jobs=1 {where} \\
   "${{run[@]}}"
 """
 
 
-def write(path: str, runs: Sequence[Run], results_dir: str) -> int:
+def write(
+    path: str, runs: Sequence[Run], results_dir: str, summary: str | None = None
+) -> int:
     """Writes the script of the runs that are not finished.
 
     Args:
         path: of the script.
         runs: of the sweep.
         results_dir: where the tasks write, from where they are submitted.
+        summary: of the CSV that gets their rows, too, or None.
 
     Returns:
         The exit code.
@@ -54,12 +57,14 @@ def write(path: str, runs: Sequence[Run], results_dir: str) -> int:
     if not todo:
         print(f"All {len(runs)} runs are finished: {path} is not written")
         return 0
-    pathlib.Path(path).write_text(text(todo, results_dir, path))
+    pathlib.Path(path).write_text(text(todo, results_dir, path, summary))
     print(f"{len(todo)} of {len(runs)} runs to train: sbatch {path}")
     return 0
 
 
-def text(runs: Sequence[Run], results_dir: str, path: str) -> str:
+def text(
+    runs: Sequence[Run], results_dir: str, path: str, summary: str | None = None
+) -> str:
     """The script: a case for each run."""
     name = pathlib.Path(path)
     cluster = any(run.settings.backend == "cluster" for run in runs)
@@ -74,7 +79,9 @@ def text(runs: Sequence[Run], results_dir: str, path: str) -> str:
         results_dir=results_dir,
     )
     cases = [f"{i}) run=({_flags(run)}) ;;\n" for i, run in enumerate(runs)]
-    tail = _TAIL.format(folder=shlex.quote(results_dir))
+    where = [f"--results_dir={results_dir}"]
+    where += [f"--summary={summary}"] if summary else []
+    tail = _TAIL.format(where=shlex.join(where))
     return "".join([head, *cases, tail])
 
 

@@ -14,7 +14,7 @@ import operator
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from experiments import summary
+from experiments import config, summary
 
 MODELS = {"lenet5_mnist": "LeNet-5", "vgg16star_mnist": "VGG16*"}
 SPLITS = {
@@ -25,6 +25,12 @@ SPLITS = {
 _COLUMNS = (
     "model", "distribution", "K", "strategy", "theta", "target", "reached",
     "steps", "syncs_completed",
+)  # fmt: skip
+
+# What the authors' runs did not vary: a run of ours with another is no rerun.
+_KEPT = (
+    "batch_size", "learning_rate", "server_learning_rate", "local_epochs",
+    "sketch_depth", "sketch_width",
 )  # fmt: skip
 
 Key = tuple  # task, split, K, algorithm, theta, target
@@ -41,12 +47,21 @@ def key(run: Run) -> Key:
     )
 
 
+def as_theirs(run: Run) -> bool:
+    """Whether a run has the task's and the algorithm's usual settings."""
+    return all(
+        run[name] == config.usual(run["algorithm"], run["task"], name)
+        for name in _KEPT
+    )
+
+
 def grouped(rows: Iterable[Run], sampling: str) -> dict[Key, list[Run]]:
-    """The runs of each setting, over the seeds."""
+    """The runs of each setting, over the seeds; such as the authors' only."""
     groups: dict[Key, list[Run]] = {}
     for row in rows:
         # A theta that has a name found itself, which theirs did not.
-        if row["sampling"] == sampling and not isinstance(row["theta"], str):
+        named = isinstance(row["theta"], str)
+        if row["sampling"] == sampling and not named and as_theirs(row):
             groups.setdefault(key(row), []).append(row)
     task_split_target = operator.itemgetter(0, 1, 5)
     return dict(

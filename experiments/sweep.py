@@ -103,7 +103,9 @@ def _sweep() -> int:
     if FLAGS.slurm:
         rows = summary.read(FLAGS.summary)
         runs = [run for run in runs if run.settings.run_id not in rows]
-        return job_array.write(FLAGS.slurm, runs, FLAGS.results_dir)
+        return job_array.write(
+            FLAGS.slurm, runs, FLAGS.results_dir, FLAGS.summary
+        )
     trained = pool.Pool(runs, FLAGS.results_dir, FLAGS.jobs, FLAGS.summary)
     trained.train()
     failed = [each.settings.run_id for each in trained.failed]

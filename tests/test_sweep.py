@@ -224,6 +224,7 @@ def test_the_job_array_has_a_task_for_each_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["--split=label:0,8", "--nostop"]
     arguments = ["--grid=theta=1,3 algorithm=synchronous,linear", *asked]
+    arguments.append("--summary=all of them.csv")
     assert command(*arguments, "--slurm=job.sbatch") == 0
     assert "3 of 3 runs to train: sbatch job.sbatch" in capsys.readouterr().out
     text = pathlib.Path("job.sbatch").read_text()
@@ -241,6 +242,7 @@ def test_the_job_array_has_a_task_for_each_run(tmp_path, monkeypatch, capsys):
         assert words[:4] == ["-u", "-m", "experiments.sweep", "--jobs=1"]
         (one,) = [word for word in words if word.startswith("--grid=")]
         rest = [word for word in words[5:] if word != one]
+        rest.remove("--summary=all of them.csv")
         (again,) = runs_of(*rest, grids=[grid.parse(one[7:])])
         assert again.settings == run.settings
     assert array_task(3)[0] == 2

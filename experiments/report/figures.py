@@ -214,17 +214,19 @@ def compared(experiment: Experiment, theirs: Theirs) -> list[beside.Pair]:
     found = []
     for case in experiment:
         key, settings = published.key(vars(case.settings)), case.settings
-        alike = settings.batch_size == 32 and settings.local_epochs in (None, 1)
+        alike = published.as_theirs(vars(settings))
         ours = [case.values(f"{x}_to_target") for x in ("steps", "syncs")]
         known = alike and key in theirs and all(ours)
         # Ratios are drawn on a log scale.
         if not known or not all(map(min, ours)) or not all(theirs[key]):
             continue
         names = ("steps", "synchronisations")
+        some = len(ours[0]) < len(case.runs)
+        part = f", {len(ours[0])} of {len(case.runs)} seeds" if some else ""
         found.append(
             beside.Pair(
                 case.settings.algorithm,
-                f"{case.text}, K = {case.settings.workers}",
+                f"{case.text}, K = {case.settings.workers}{part}",
                 dict(zip(names, ours, strict=True)),
                 dict(zip(names, theirs[key], strict=True)),
             )
