@@ -14,6 +14,7 @@ from experiments.tasks import TASKS
 
 BACKENDS = ("simulated", "cluster")
 WEIGHTS = ("imagenet", "none")
+STATISTICS = ("local", "average")
 SAMPLINGS = ("passes", "independent")
 
 
@@ -41,6 +42,7 @@ class Settings:
     local_epochs: int | None = None
     server_learning_rate: float | None = None
     weights: str | None = None
+    statistics: str | None = None
 
     @property
     def run_id(self) -> str:
@@ -72,6 +74,7 @@ _KEYS = {
     "epochs": "e",
     "steps": "max",
     "weights": "weights",
+    "statistics": "statistics",
 }
 
 
@@ -120,6 +123,7 @@ def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
     known("--sampling", flags["sampling"], SAMPLINGS)
     known("--backend", flags["backend"], BACKENDS)
     _check_weights(flags)
+    _check_statistics(flags)
     _check_numbers(flags)
     chosen = dict.fromkeys(flags["algorithm"])  # each once, in order
     used = {field for name in chosen for field in ALGORITHMS[name].uses}
@@ -178,6 +182,20 @@ def _check_weights(flags: Mapping[str, object]) -> None:
         raise ValueError(
             f"--weights={weights}, but {task} is always trained from scratch; "
             f"those with a choice: {', '.join(having)}"
+        )
+
+
+def _check_statistics(flags: Mapping[str, object]) -> None:
+    """Refuses a choice that is unknown, or that the task has not."""
+    statistics, task = flags.get("statistics"), flags["task"]
+    if statistics is None:
+        return
+    known("--statistics", statistics, STATISTICS)
+    if TASKS[task].statistics is None:
+        having = [name for name in TASKS if TASKS[name].statistics]
+        raise ValueError(
+            f"--statistics={statistics}, but {task} has no BatchNorm; those "
+            f"that have it: {', '.join(having)}"
         )
 
 

@@ -128,6 +128,11 @@ flags.DEFINE_enum(
     "What convnext_large_cifar100 begins with (default: imagenet); none: train "
     "it from scratch.",
 )  # fmt: skip
+flags.DEFINE_enum(
+    "statistics", None, ["local", "average"],
+    "What BatchNorm's statistics do at a synchronisation (default, for the "
+    "DenseNets: local, as in the paper).",
+)  # fmt: skip
 flags.DEFINE_integer(
     "interval",
     None,

@@ -228,6 +228,7 @@ class _Job:
                 parts.optimizer,
                 steps=limit,
                 sync=parts.sync,
+                statistics=settings.statistics or "average",
                 server=parts.server,
                 batch_size=settings.batch_size,
                 sampling=settings.sampling,

@@ -17,7 +17,7 @@ from experiments.config import Settings
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 COLUMNS = ("run_id", *_SETTINGS, *results.SUMMARY)
 # Settings that came later: files of before lack them, and they are None there.
-_LATER = {"weights"}
+_LATER = {"weights", "statistics"}
 
 
 def read(path: str | None) -> dict[str, dict[str, object]]:

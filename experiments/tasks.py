@@ -65,6 +65,8 @@ class Task:
         local: learning rate -> the local optimizer.
         scale: float32 images of 0 to 255 -> what the model takes.
         weights: what it begins with, without --weights; None: no choice.
+        statistics: what those of BatchNorm do at a synchronisation, without
+            --statistics: "average" or "local"; None: it has none.
         split: how `fda_tf.partition.split` is to deal the data.
         parameters: d, trainable weights.
         words: of texts, the size of the vocabulary; 0 for images.
@@ -85,6 +87,7 @@ class Task:
     local: Callable[[float], Optimizer] = adam
     scale: Callable[[np.ndarray], np.ndarray] = unit
     weights: str | None = None
+    statistics: str | None = None
     split: str = "iid"
     words: int = 0
 
@@ -185,7 +188,7 @@ _CIFAR10 = {"input_shape": (32, 32, 3), "classes": 10}
 _LENET5 = {**_MNIST, "parameters": 61_706}
 _DENSENET = {
     **_CIFAR10, "epochs": 200, "learning_rate": 0.1, "local": nesterov,
-    "scale": standard,
+    "scale": standard, "statistics": "local",
 }  # fmt: skip
 
 TASKS = {

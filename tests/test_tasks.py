@@ -263,11 +263,13 @@ def test_weights_that_cannot_be_had(monkeypatch):
     assert "cache/models/convnext_large_notop.h5" in message
 
 
-def test_weights_are_of_the_one_task_that_has_them():
-    def settings(task, **changes):
-        (run,), _ = plan(task=task, algorithm=["linear"], **changes)
-        return run
+def settings(task, **changes):
+    """What a run of a task has."""
+    (run,), _ = plan(task=task, algorithm=["linear"], **changes)
+    return run
 
+
+def test_weights_are_of_the_one_task_that_has_them():
     large = "convnext_large_cifar100"
     assert settings(large).weights == "imagenet"
     assert "-weightsnone-" in settings(large, weights="none").run_id
@@ -277,6 +279,25 @@ def test_weights_are_of_the_one_task_that_has_them():
     with pytest.raises(ValueError, match="known: imagenet, none"):
         settings(large, weights="jft")
     assert config.WEIGHTS == ("imagenet", "none")
+
+
+def test_statistics_are_of_the_tasks_that_have_batch_normalisation():
+    densenet = "densenet121_cifar10"
+    assert settings(densenet).statistics == "local"
+    averaged = settings(densenet, statistics="average")
+    assert averaged.statistics == "average"
+    assert "-statisticsaverage-" in averaged.run_id
+    assert settings("lenet5_mnist").statistics is None
+    with pytest.raises(ValueError, match="lenet5_mnist has no BatchNorm"):
+        settings("lenet5_mnist", statistics="local")
+    with pytest.raises(ValueError, match="--statistics=both is unknown"):
+        settings(densenet, statistics="both")
+    for name, task in TASKS.items():
+        if task.parameters < 1e6:
+            layers = task.build(0)._flatten_layers()
+            kinds = {type(layer).__name__ for layer in layers}
+            has = "BatchNormalization" in kinds
+            assert has == (task.statistics is not None), name
 
 
 @pytest.mark.slow  # 197 M weights
