@@ -22,6 +22,8 @@ from collections.abc import Iterable
 
 from absl import app, flags
 
+from experiments import results
+
 # Target accuracies that take no more than a minute, and steps at most.
 GOALS = {
     "lenet5_mnist": (0.97, 2400),
@@ -32,10 +34,11 @@ GOALS = {
 }
 GRID = (0.4, 1.0, 2.5, 6.0, 15.0, 40.0, 100.0)
 FIELDS = (
-    "task", "split", "seed", "theta", "reached", "steps", "bytes",
-    "state_bytes", "model_bytes", "syncs", "mean_interval", "last_theta",
-    "accuracy", "seconds",
+    "task", "split", "seed", "theta", "workers", "evaluate_every",
+    "test_samples", "reached", "steps", "bytes", "state_bytes", "model_bytes",
+    "syncs", "mean_interval", "last_theta", "accuracy", "seconds",
 )  # fmt: skip
+KEY = FIELDS[:7]  # what tells one run from another
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("tasks", list(GOALS), "Names of tasks.")
@@ -84,7 +87,7 @@ def train(task, shards, test, theta: str, seed: int):
         sync=fda_tf.VarianceThreshold(_schedule(theta), "sketch"),
         validation_data=test,
         evaluate_every=FLAGS.evaluate_every,
-        on_evaluation=lambda row: row["val_accuracy"] > target,
+        on_evaluation=lambda row: results.passes(row, target),
     )
 
 
@@ -94,7 +97,7 @@ def row_of(key: dict, history) -> dict:
     rounds = [s["interval"] for s in history.syncs if s["cause"] != "end"]
     mean = sum(rounds) / len(rounds) if rounds else math.inf
     return key | {
-        "reached": int(last["val_accuracy"] > GOALS[key["task"]][0]),
+        "reached": int(results.passes(last, GOALS[key["task"]][0])),
         "steps": last["step"],
         "bytes": last["state_bytes"] + last["model_bytes"],
         "state_bytes": last["state_bytes"],
@@ -109,7 +112,7 @@ def row_of(key: dict, history) -> dict:
 
 def key_of(row: dict) -> tuple:
     """Returns what tells one run from another."""
-    return tuple(str(row[name]) for name in FIELDS[:4])
+    return tuple(str(row[name]) for name in KEY)
 
 
 def read(path: str) -> list[dict]:
@@ -194,6 +197,8 @@ def _cells(runs, star):
     megabytes = [float(row["bytes"]) / 1e6 for row in runs.values()]
     spread = f"({min(megabytes):.1f} to {max(megabytes):.1f})"
     both = [seed for seed in runs if seed in star]
+    if not all(int(row["reached"]) for row in runs.values()):
+        both = []  # what a run did until its limit is no cost of the target
     ratios = [
         f"{mean(runs, name, both) / mean(star, name, both):.2f}"
         if both
@@ -229,6 +234,7 @@ def main(_) -> None:
             split = FLAGS.split or task.split
             keys = [
                 {"task": task.name, "split": split, "seed": seed, "theta": t}
+                | {name: getattr(FLAGS, name) for name in KEY[4:]}
                 for t in FLAGS.theta
             ]
             keys = [key for key in keys if key_of(key) not in done]

@@ -18,6 +18,8 @@ import statistics
 
 from absl import app, flags
 
+from experiments import results
+
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("group", "rivals", ["rivals", "payloads"], "What to run.")
 flags.DEFINE_float("theta", 3.0, "Of FDA.")
@@ -124,10 +126,7 @@ def run(seed: int, data, options: dict, wrap) -> dict:
         evaluate_every=EVALUATE_EVERY,
         **options,
     )
-    reached = [
-        row for row in history.rows if row["val_accuracy"] >= FLAGS.target
-    ]
-    first = reached[0] if reached else None
+    first = results.first_above(history.rows, FLAGS.target)
     last = history.rows[-1]
     tail = [row["val_accuracy"] for row in history.rows[-4:]]
     return {
@@ -154,7 +153,7 @@ def main(_) -> None:
     settings = {
         key: getattr(FLAGS, key)
         for key in ("theta", "workers", "steps", "target")
-    }
+    } | {"data": name}
     done = _read(settings)
     for seed in map(int, FLAGS.seeds):
         interval = 1

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import fda_tf
-from experiments import datasets
+from experiments import datasets, results
 from experiments.bench.wallclock_counts import Meter, Spent, messages
 from experiments.tasks import TASKS
 from fda_tf import cluster, data, training, worker
@@ -107,7 +107,7 @@ class Trial:
             spent.on(_run, self.loop, min(job["every"], job["steps"] - step))
             accuracy, step = self.evaluate(), int(self.loop.step)
             curve.append([step, round(spent.seconds, 3), round(accuracy, 4)])
-            reached = accuracy > job["target"]
+            reached = results.passes({"val_accuracy": accuracy}, job["target"])
             late = spent.seconds >= job["seconds"] or step >= job["steps"]
             if reached or late:
                 break
