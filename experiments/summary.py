@@ -17,7 +17,7 @@ from experiments.config import Settings
 _SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
 COLUMNS = ("run_id", *_SETTINGS, *results.SUMMARY)
 # Settings that came later: files of before lack them, and they are None there.
-_LATER = {"weights", "statistics"}
+LATER = {"weights", "statistics"}
 
 
 def read(path: str | None) -> dict[str, dict[str, object]]:
@@ -36,7 +36,7 @@ def read(path: str | None) -> dict[str, dict[str, object]]:
             reader = csv.DictReader(file)
             if not _is_ours(reader.fieldnames):
                 raise ValueError("its columns are others")
-            later = dict.fromkeys(_LATER)
+            later = dict.fromkeys(LATER)
             return {
                 row["run_id"]: later | {k: _number(v) for k, v in row.items()}
                 for row in reader
@@ -50,7 +50,7 @@ def read(path: str | None) -> dict[str, dict[str, object]]:
 
 def _is_ours(columns: Sequence[str] | None) -> bool:
     absent = [c for c in COLUMNS if c not in (columns or ())]
-    return set(absent) <= _LATER and list(columns) == [
+    return set(absent) <= LATER and list(columns) == [
         c for c in COLUMNS if c not in absent
     ]
 

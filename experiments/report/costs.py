@@ -50,7 +50,7 @@ def clouds(costs: Mapping[str, np.ndarray], title: str) -> Figure:
         runs = f"{len(points)} run{'s' if len(points) > 1 else ''}"
         names.append(labels.Label(*centre, f"{look.name}\n{runs}", look.colour))
     axes.set_xlabel("in-parallel steps to the target (log scale)")
-    axes.set_ylabel("sent to the target (log scale)")
+    axes.set_ylabel("sent to the target, paper's formulas (log scale)")
     axes.set_title(title)
     labels.label_near(axes, names, under)
     return fig

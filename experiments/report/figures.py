@@ -100,7 +100,10 @@ def _clouds(experiment: Experiment, _: Theirs) -> Named:
 
 
 _COSTS = {
-    "bytes_to_target": ("Bytes", "sent to the target (log scale)"),
+    "bytes_to_target": (
+        "Bytes",
+        "sent to the target, paper's formulas (log scale)",
+    ),
     "steps_to_target": ("Steps", "in-parallel steps to the target (log scale)"),
 }
 

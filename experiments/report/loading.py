@@ -160,6 +160,7 @@ def _json(path: pathlib.Path) -> dict:
 
 
 def _settings(config: Mapping[str, object]) -> Settings:
+    config = dict.fromkeys(summary.LATER) | config
     missing = [name for name in _SETTINGS if name not in config]
     if missing:
         raise ValueError(

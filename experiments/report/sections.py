@@ -79,7 +79,7 @@ def runs_table(experiment: Experiment) -> Table:
     ]
     columns = [
         "algorithm", "K", "seeds\nreached", "accuracy\nbest", "steps",
-        "syncs", "sent", "on the wire\nring all-reduce",
+        "syncs", "sent\npaper's formulas", "on the wire\nring all-reduce",
         *(f"times fewer than\n{style.LOOKS[r].name}" for r in rivals),
     ]  # fmt: skip
     rows = [_row(case, experiment, rivals) for case in experiment]
