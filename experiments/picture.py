@@ -36,10 +36,10 @@ class Curve:
         Before them a few numbers may have been sent; if nothing else ever
         was, from those on.
         """
-        sent = [row for row in self.rows if results.sent_bytes(row) > 0]
+        sent = [row for row in self.rows if results.paper_bytes(row) > 0]
         found = [
             (
-                results.sent_bytes(row) if x == "bytes" else row["step"],
+                results.paper_bytes(row) if x == "bytes" else row["step"],
                 row["test_accuracy"],
             )
             for row in [row for row in sent if row["syncs"] > 0] or sent

@@ -22,7 +22,7 @@ def rows(sent, accuracies):
     return [
         dict.fromkeys(results.METRICS, 0.0)
         | {
-            "step": 10.0 * i, "syncs": float(i), "model_bytes": count,
+            "step": 10.0 * i, "syncs": float(i), "paper_model_bytes": count,
             "test_accuracy": accuracy,
         }
         for i, (count, accuracy) in enumerate(

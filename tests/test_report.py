@@ -83,7 +83,7 @@ def test_many_curves_have_a_legend_in_the_order_of_bytes():
 
 def test_a_curve_begins_with_the_first_models_sent():
     rows = run().rows
-    rows[0] |= {"syncs": 0.0, "model_bytes": 0, "state_bytes": 8}
+    rows[0] |= {"syncs": 0.0, "paper_model_bytes": 0, "paper_state_bytes": 8}
     assert len(picture.Curve("linear", rows).points()) == 2
     for row in rows[1:]:
         row |= {"syncs": 0.0}
