@@ -124,12 +124,6 @@ def theta(value: float | str) -> str:
     return f"Θ {value}" if isinstance(value, str) else f"Θ = {value:g}"
 
 
-def bytes_axis(axis: Any, label: str) -> None:
-    """Bytes with SI prefixes: kB, MB, GB; of 1,000."""
-    axis.set_label_text(label)
-    axis.set_major_formatter(ticker.EngFormatter("B", sep=" "))
-
-
 def log_axis(axis: Any, values: Sequence[float], unit: str = "") -> None:
     """A log scale with labels that are read without a calculator.
 

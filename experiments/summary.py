@@ -14,7 +14,12 @@ from collections.abc import Mapping, Sequence
 from experiments import results
 from experiments.config import Settings
 
-_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
+# `steps` is what a run took; its limit is in its config.json.
+_SETTINGS = tuple(
+    field.name
+    for field in dataclasses.fields(Settings)
+    if field.name not in results.SUMMARY
+)
 COLUMNS = ("run_id", *_SETTINGS, *results.SUMMARY)
 # Settings that came later: files of before lack them, and they are None there.
 LATER = {"weights", "statistics"}

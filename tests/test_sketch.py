@@ -318,7 +318,7 @@ def test_bench_measures_a_row():
     assert row["d"] == 3000
     assert row["scatter"]["bytes_per_param"] == 60.0
     assert set(row["row_sd"]) == set(bench.named_vectors(3000, 250))
-    assert "3,000 scatter" in bench.table([row])
+    assert [r["form"] for r in bench.flat(row)] == ["sketch", "scatter"]
 
 
 def test_bench_compares_with_an_unbiased_scatter():

@@ -242,12 +242,7 @@ def rate_of(text: str) -> float:
 
 def main(_) -> None:
     """Starts the workers; prints a table, then all rows as JSON."""
-    unknown = set(FLAGS.only) - set(KINDS)
-    if unknown:
-        raise app.UsageError(
-            f"--only: received {', '.join(sorted(unknown))}. Expected some "
-            f"of: {'; '.join(KINDS)}."
-        )
+    measured.chosen("only", FLAGS.only, KINDS)
     try:
         list(map(parse, FLAGS.models))
         rate_of(FLAGS.rate or "1mbit")

@@ -13,20 +13,24 @@ import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from typing import TypeVar
 
 from absl import app
 
+Cost = TypeVar("Cost")
+
 
 def in_turn(
-    blocks: Mapping[str, Callable[[], float]],
+    blocks: Mapping[str, Callable[[], Cost]],
     base: str,
     repeats: int,
     seed: int = 0,
-) -> dict[str, list[tuple[float, float]]]:
+) -> dict[str, list[tuple[Cost, Cost]]]:
     """Runs a block of the base and one of another, of each, again and again.
 
     Args:
-      blocks: name -> runs a block, and returns its seconds (or another cost).
+      blocks: name -> runs a block, and returns its cost: seconds, or several
+        numbers.
       base: the name of the one that the others are compared with.
       repeats: pairs of each.
       seed: of the order, which is another in each repeat.
@@ -92,8 +96,8 @@ def chosen(flag: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
     unknown = set(given or ()) - set(known)
     if unknown:
         raise app.UsageError(
-            f"--{flag}: received {', '.join(sorted(unknown))}. Expected some "
-            f"of: {', '.join(known)}."
+            f"--{flag}: received {'; '.join(sorted(unknown))}. Expected some "
+            f"of: {'; '.join(known)}."
         )
     return list(given or known)
 

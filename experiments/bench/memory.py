@@ -20,7 +20,6 @@ the average in the model's place, and back. The greater of the two workers
 counts. Linux only.
 """
 
-import ctypes
 import gc
 import json
 import math
@@ -29,7 +28,7 @@ import sys
 
 from absl import app, flags
 
-from experiments.bench import measured, processes
+from experiments.bench import measured, processes, resident
 
 FLAGS = flags.FLAGS
 flags.DEFINE_float("parameters", 1e8, "d.")
@@ -66,31 +65,15 @@ class Watch:
 
     def begin(self) -> None:
         """Begins a part of the work."""
-        self._before = settled()
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak is now what is resident
+        self._before = resident.begin()
 
     def end(self, part: str) -> None:
         """Keeps the part's peak."""
-        self.peaks[part] = status("VmHWM") - self._before
+        self.peaks[part] = resident.peak() - self._before
 
     def settle(self) -> None:
         """Keeps what stays."""
-        self.persistent = settled()
-
-
-def settled() -> int:
-    """Returns the resident bytes, with nothing that could be given back."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    return status("VmRSS")
-
-
-def status(what: str) -> int:
-    """Returns VmRSS or VmHWM, in bytes."""
-    with open("/proc/self/status") as file:
-        (line,) = (line for line in file if line.startswith(what))
-    return 1024 * int(line.split()[1])
+        self.persistent = resident.settled()
 
 
 def variable_bytes() -> int:
@@ -230,11 +213,9 @@ def main(_) -> None:
         found = fit(monitor) if home == "fit" else loop(monitor)
         print(json.dumps(found), flush=True)
         os._exit(0)  # of a gigabyte or two, nothing is to be put in order
-    unknown = set(FLAGS.only) - set(CASES)
-    if unknown:
-        raise app.UsageError(f"--only={unknown}: expected some of {CASES}.")
+    wanted = measured.chosen("only", FLAGS.only, CASES)
     rows, plain = [], None
-    for case in dict.fromkeys([CASES[0], *(FLAGS.only or CASES)]):
+    for case in dict.fromkeys([CASES[0], *wanted]):
         small, large = (
             measure(case, d) for d in (FLAGS.small, FLAGS.parameters)
         )

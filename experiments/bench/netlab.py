@@ -9,7 +9,6 @@ added. Nothing outside the namespaces is touched.
 """
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -81,12 +80,6 @@ class Hosts:
     def command(self, k: int, words: list[str]) -> list[str]:
         """Returns what runs a command on host k, under the same pid."""
         return ["ip", "netns", "exec", self._host(k), *words]
-
-    def bytes_sent(self, k: int) -> int:
-        """Returns the bytes that host k has sent, by its own counter."""
-        host = self._host(k)
-        shown = _ip("-n", host, "-s", "-j", "link", "show", "eth0")
-        return json.loads(shown)[0]["stats64"]["tx"]["bytes"]
 
     def cut(self, k: int) -> None:
         """Pulls the cable of host k out of the switch."""

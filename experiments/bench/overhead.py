@@ -16,17 +16,15 @@ default, with the task's theta, and synchronises when that is exceeded.
 A block's time is that of its slowest worker; CPU seconds are of all workers.
 """
 
+import contextlib
 import json
-import os
-import random
-import subprocess
 import sys
 import time
 
 import numpy as np
 from absl import app, flags
 
-from experiments.bench import measured, profiled
+from experiments.bench import measured, netlab, processes, profiled
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
@@ -41,46 +39,51 @@ flags.DEFINE_integer("pairs", 15, "Blocks of each kind.")
 flags.DEFINE_integer("steps", 100, "In a block.")
 flags.DEFINE_multi_string("only", [], "A kind to measure; by default all.")
 flags.DEFINE_bool("profile", False, "Say which operations take the time.")
+flags.DEFINE_float("timeout", 1800.0, "Seconds for all of it.")
 flags.DEFINE_bool("worker", False, "This is one of the processes.")
 
 COLUMNS = (
     "kind", "ms", "local_ms", "ratio", "interval", "cpu_ms", "cpu_ratio",
     "syncs",
 )  # fmt: skip
+CHECKS = {  # kind -> monitor, options of VarianceThreshold
+    "naive": ("naive", {}),
+    "linear": ("linear", {}),
+    "sketch, whole": ("whole sketch", {}),
+    "sketch, cascade": ("sketch", {}),
+    "naive, overlap": ("naive", {"overlap": True}),
+    "linear, overlap": ("linear", {"overlap": True}),
+    "sketch, overlap": ("sketch", {"overlap": True}),
+    "linear, every 4": ("linear", {"check_every": 4}),
+    "sketch, cascade, every 4": ("sketch", {"check_every": 4}),
+    "sketch, whole, every 4": ("whole sketch", {"check_every": 4}),
+    "sketch, cascade, every 16": ("sketch", {"check_every": 16}),
+    "sketch, cascade, every 32": ("sketch", {"check_every": 32}),
+    "sketch, overlap, every 16": (
+        "sketch",
+        {"check_every": 16, "overlap": True},
+    ),
+}
+KINDS = (*CHECKS, "FDA", "local SGD, H = 32", "synchronous")
+_LOCAL = "local only"
 THETAS = {"lenet5_mnist": 1.5, "vgg16star_mnist": 50.0, "dense20m": 50.0}
 
 
-def kinds() -> dict:
-    """Returns name -> sync policy; checks find no theta exceeded."""
+def policy(kind: str):
+    """Returns the sync policy of one of `KINDS`; checks exceed no theta."""
     import fda_tf
 
-    def check(monitor, **options):
+    if kind in CHECKS:
+        monitor, options = CHECKS[kind]
+        if monitor == "whole sketch":
+            monitor = fda_tf.SketchMonitor(cascade=False)
         return fda_tf.VarianceThreshold(1e30, monitor, **options)
-
-    def sketch(**options):
-        whole = fda_tf.SketchMonitor(cascade=False)
-        return check(whole, **options)
-
     return {
-        "naive": check("naive"),
-        "linear": check("linear"),
-        "sketch, whole": sketch(),
-        "sketch, cascade": check("sketch"),
-        "naive, overlap": check("naive", overlap=True),
-        "linear, overlap": check("linear", overlap=True),
-        "sketch, overlap": check("sketch", overlap=True),
-        "linear, every 4": check("linear", check_every=4),
-        "sketch, cascade, every 4": check("sketch", check_every=4),
-        "sketch, whole, every 4": sketch(check_every=4),
-        "sketch, cascade, every 16": check("sketch", check_every=16),
-        "sketch, cascade, every 32": check("sketch", check_every=32),
-        "sketch, overlap, every 16": check(
-            "sketch", check_every=16, overlap=True
-        ),
+        _LOCAL: fda_tf.Every(steps=10**9),
         "FDA": fda_tf.VarianceThreshold(THETAS[FLAGS.model], "sketch"),
         "local SGD, H = 32": fda_tf.Every(steps=32),
         "synchronous": fda_tf.EveryStep(),
-    }
+    }[kind]
 
 
 def build():
@@ -118,32 +121,29 @@ def measure() -> None:
 
     home = _home(replicas)
 
-    def make(sync):
-        loop = training.Loop(home, sync, fda_tf.Average())
+    def make(kind):
+        loop = training.Loop(home, policy(kind), fda_tf.Average())
         _block(loop, 3)
         return loop
 
-    wanted = FLAGS.only or list(kinds())
-    local = make(fda_tf.Every(steps=10**9))
-    loops = {name: make(kinds()[name]) for name in wanted}
-    order, times = random.Random(0), {name: [] for name in wanted}
-    for _ in range(FLAGS.pairs):
-        for name in order.sample(wanted, len(wanted)):
-            pair = []
-            for loop in (local, loops[name]):
-                replicas.sum(1)  # all begin at once
-                pair.append(_block(loop, FLAGS.steps))
-            times[name].append(pair)
+    def timed(loop):
+        replicas.sum(1)  # all begin at once
+        return _block(loop, FLAGS.steps)
+
+    loops = {kind: make(kind) for kind in (_LOCAL, *(FLAGS.only or KINDS))}
+    blocks = {
+        name: lambda loop=loop: timed(loop) for name, loop in loops.items()
+    }
     rows = []
-    for name in wanted:
-        each = replicas.gather(np.array(times[name]))
+    for name, pairs in measured.in_turn(blocks, _LOCAL, FLAGS.pairs).items():
+        each = replicas.gather(np.array(pairs))  # [workers, pairs, 2, 3]
         rows.append(
             _row(name, each[..., 0].max(0), each[..., 1].sum(0))
-            | {"syncs": each[0, :, 1, 2].sum()}
+            | {"syncs": each[0, :, 0, 2].sum()}
         )
     profiles = {}
     if FLAGS.profile:
-        for name, loop in {"local only": local, **loops}.items():
+        for name, loop in loops.items():
             replicas.sum(1)
             profiles[name] = _profile(loop)
     if replicas.is_chief:
@@ -186,34 +186,17 @@ def _profile(loop) -> dict[str, float]:
 
 
 def _row(name, wall, cpu) -> dict:
-    """Returns the row of a kind, from [pairs, 2] of seconds a step."""
-    local, own = 1e3 * np.median(wall, 0)
+    """Returns the row of a kind, from [pairs, 2]: its own seconds, local's."""
+    own, local = 1e3 * np.median(wall, 0)
     return {
         "kind": name,
         "ms": own,
         "local_ms": local,
-        **measured.ratio(wall[:, ::-1]),
-        "cpu_ms": 1e3 * np.median(cpu[:, 1]),
-        "cpu_local_ms": 1e3 * np.median(cpu[:, 0]),
-        "cpu_ratio": np.median(cpu[:, 1] / cpu[:, 0]),
+        **measured.ratio(wall),
+        "cpu_ms": 1e3 * np.median(cpu[:, 0]),
+        "cpu_local_ms": 1e3 * np.median(cpu[:, 1]),
+        "cpu_ratio": np.median(cpu[:, 0] / cpu[:, 1]),
     }
-
-
-def start(commands, configs) -> dict:
-    """Runs the workers; returns what the chief printed."""
-    workers = [
-        subprocess.Popen(
-            command,
-            env=os.environ | {"TF_CONFIG": config},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for command, config in zip(commands, configs, strict=True)
-    ]
-    printed = [worker.communicate()[0] for worker in workers]
-    if any(worker.returncode for worker in workers):
-        sys.exit("A worker failed; its own output says why.")
-    return json.loads(printed[0].splitlines()[-1])
 
 
 def main(_) -> None:
@@ -221,25 +204,17 @@ def main(_) -> None:
     if FLAGS.worker:
         measure()
         return
-    from experiments.bench import netlab
-    from fda_tf import launch
-
+    measured.chosen("only", FLAGS.only, KINDS)
     command = [sys.executable, "-m", "experiments.bench.overhead", "--worker"]
     command += [f"--pairs={FLAGS.pairs}", f"--steps={FLAGS.steps}"]
     command += [f"--model={FLAGS.model}"]
     command += ["--profile"] if FLAGS.profile else []
     command += [f"--only={name}" for name in FLAGS.only]
-    if FLAGS.rate:
-        with netlab.Hosts(FLAGS.workers, FLAGS.rate) as hosts:
-            addresses = [f"{a}:2222" for a in hosts.addresses]
-            result = start(
-                [hosts.command(k, command) for k in range(FLAGS.workers)],
-                launch.tf_configs(FLAGS.workers, addresses),
-            )
-    else:
-        result = start(
-            [command] * FLAGS.workers, launch.tf_configs(FLAGS.workers)
-        )
+    lab = netlab.Hosts(FLAGS.workers, FLAGS.rate) if FLAGS.rate else None
+    with lab or contextlib.nullcontext() as hosts:
+        result = processes.run(
+            command, FLAGS.workers, FLAGS.timeout, hosts=hosts
+        )[0]
     names = ("model", "workers", "rate", "pairs", "steps")
     about = {name: getattr(FLAGS, name) for name in names}
     for kind, times in result["profile_ms"].items():

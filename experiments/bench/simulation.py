@@ -16,14 +16,13 @@ is what weights, slots and counters of a worker take.
 """
 
 import json
-import os
-import resource
 import statistics
-import subprocess
 import sys
 import time
 
 from absl import app, flags
+
+from experiments.bench import measured, processes, resident
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workers", ["5", "10", "60"], "Numbers of workers K.")
@@ -64,7 +63,7 @@ def measure(workers: int) -> dict:
             one.step(source.batch(0, t))
 
     single(2)
-    before = _rss()
+    before = resident.now()
     home = simulation.Simulation(build, source, workers)
     sync = fda_tf.VarianceThreshold(1.5, "linear")
     trainer = training.Loop(home, sync, fda_tf.Average())
@@ -82,9 +81,8 @@ def measure(workers: int) -> dict:
         "workers": workers,
         **_spread(rates, ratios),
         "compile_seconds": round(compile_seconds, 2),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        * 1024,
-        "bytes_per_worker": round((_rss() - before) / workers),
+        "peak_rss_bytes": resident.peak(),
+        "bytes_per_worker": round((resident.now() - before) / workers),
         "state_bytes_per_worker": round(home.state_bytes() / workers),
     }
 
@@ -138,13 +136,7 @@ def _quartiles(values: list[float]) -> tuple[float, float, float]:
     return tuple(statistics.quantiles(values, n=4, method="inclusive"))
 
 
-def _rss() -> int:
-    with open("/proc/self/statm") as statm:
-        pages = int(statm.read().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def main(argv: list[str]) -> None:
+def main(_) -> None:
     """Measures each number of workers in a process of its own."""
     if FLAGS.child:
         print(json.dumps(measure(int(FLAGS.workers[0]))))
@@ -152,24 +144,11 @@ def main(argv: list[str]) -> None:
     rows = []
     for workers in FLAGS.workers:
         command = [sys.executable, "-m", "experiments.bench.simulation"]
-        command += [*argv[1:], *_given(), f"--workers={workers}", "--child"]
-        done = subprocess.run(
-            command,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            sys.exit(done.stderr)
-        rows.append(json.loads(done.stdout.strip().splitlines()[-1]))
-        if len(rows) == 1:
-            print("  ".join(f"{c:>23}" for c in COLUMNS))
-        print("  ".join(f"{rows[-1][c]:>23,}" for c in COLUMNS), flush=True)
-    about = {
-        name: FLAGS[name].value
-        for name in ("task", "xla", "threads", "repeats", "block_seconds")
-    }
-    print(json.dumps({"rows": rows, **about}))
+        command += [*_given(), f"--workers={workers}", "--child"]
+        rows += processes.run(command)
+        print({n: rows[-1][n] for n in COLUMNS}, file=sys.stderr, flush=True)
+    names = ("task", "xla", "threads", "repeats", "block_seconds")
+    measured.show(rows, COLUMNS, {n: FLAGS[n].value for n in names})
 
 
 def _given() -> list[str]:

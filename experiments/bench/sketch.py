@@ -1,27 +1,37 @@
 """Time, memory and spread of the AMS sketch, against the squared norm.
 
-    python -m experiments.bench.sketch --sizes=61706,1000000,20000000
+    python -m experiments.bench.sketch
 
 The norm is an XLA-compiled reduce_sum(v * v) on the same threads. The two are
 timed in alternating blocks of one run, and the ratio is the median over pairs
 of neighbouring blocks: what else the machine does hits both. The scatter
 formulation (hashes precomputed, `tensor_scatter_nd_add`) is timed beside them.
+
+peak_bytes_per_param is by how much the resident memory of a new process grew,
+at most, over making tables and sketching twice; the vector was there before.
 """
 
 import json
-import os
-import platform
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from experiments.bench import measured, processes, resident
 from fda_tf.sketch import AMSSketch
 
-_LARGEST_SCATTER = 20_000_000
+# A dozen vectors, or 60 bytes a parameter, and more do not fit.
+_LARGEST_SPREAD = _LARGEST_SCATTER = 20_000_000
 _PRIME = 2**31 - 1
+FLAGS = flags.FLAGS
+COLUMNS = (
+    "d", "form", "ns_per_param", "ratio_to_norm", "ratio_quartiles",
+    "bytes_per_param", "peak_bytes_per_param", "max_row_sd",
+    "max_median_misses",
+)  # fmt: skip
 _METHOD = (
     "Median over pairs of neighbouring blocks of calls, sketch and norm in "
     "turn, of the ratio of a call's mean time in each; ns_per_param is the "
@@ -211,17 +221,8 @@ def measure(size: int, repeats: int, seeds: int) -> dict:
     row = {"d": size, "depth": depth, "width": width}
     row |= _timing(lambda: sketch(vector), lambda: norm(vector), size, repeats)
     row["bytes_per_param"] = ams.table_bytes / size
-    errors = row_errors(named_vectors(size, width), seeds, depth, width)
-    unit = np.sqrt(2 / width)
-    row["row_sd"] = {
-        name: float(np.sqrt(np.mean(error**2)) / unit)
-        for name, error in errors.items()
-    }
-    row["max_row_sd"] = max(row["row_sd"].values())
-    row["max_median_misses"] = max(
-        float(np.mean(np.abs(np.median(error, axis=1)) > 3 / np.sqrt(width)))
-        for error in errors.values()
-    )
+    if size <= _LARGEST_SPREAD:
+        row |= _spread(size, seeds, depth, width)
     if size <= _LARGEST_SCATTER:
         scatter, table_bytes = scatter_sketch(size, depth, width)
         few = max(3, repeats // 6)
@@ -232,59 +233,76 @@ def measure(size: int, repeats: int, seeds: int) -> dict:
     return row
 
 
-def table(rows: Sequence[dict]) -> str:
-    """Returns the rows as a table to read."""
-    head = (
-        f"{'d':>11} {'form':8} {'ns/param':>9} {'x norm':>7} {'quartiles':>13} "
-        f"{'B/param':>8} {'max row sd':>10} {'misses':>7}"
-    )
-    lines = [head]
-    for row in rows:
-        for form, part in (("sketch", row), ("scatter", row.get("scatter"))):
-            if part is None:
-                continue
-            low, high = part["ratio_quartiles"]
-            line = (
-                f"{row['d']:>11,} {form:8} {part['ns_per_param']:9.3f} "
-                f"{part['ratio_to_norm']:7.2f} {low:6.2f}-{high:6.2f} "
-                f"{part['bytes_per_param']:8.3f}"
-            )
-            if form == "sketch":
-                misses = row["max_median_misses"]
-                line += f" {row['max_row_sd']:10.3f} {misses:7.2%}"
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def main(_):
-    threads = flags.FLAGS.threads
-    if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-    rows = [
-        measure(int(size), flags.FLAGS.repeats, flags.FLAGS.seeds)
-        for size in flags.FLAGS.sizes
-    ]
-    report = {
-        "rows": rows,
-        "method": _METHOD,
-        "seeds": flags.FLAGS.seeds,
-        "repeats": flags.FLAGS.repeats,
-        "threads": threads or "default",
-        "processors": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "tensorflow": tf.__version__,
-        },
+def _spread(size, seeds, depth, width):
+    """Returns how far the rows and their median are from the truth."""
+    errors = row_errors(named_vectors(size, width), seeds, depth, width)
+    unit = np.sqrt(2 / width)
+    row_sd = {
+        name: float(np.sqrt(np.mean(error**2)) / unit)
+        for name, error in errors.items()
     }
-    print(table(rows))
-    print(json.dumps(report))
+    misses = [
+        float(np.mean(np.abs(np.median(error, axis=1)) > 3 / np.sqrt(width)))
+        for error in errors.values()
+    ]
+    return {
+        "row_sd": row_sd,
+        "max_row_sd": max(row_sd.values()),
+        "max_median_misses": max(misses),
+    }
 
 
-if __name__ == "__main__":
+def peak_bytes(size: int) -> int:
+    """Returns by how much sketching twice let this new process grow."""
+    vector = tf.random.stateless_normal([size], [0, 0])
+    tf.function(lambda v: tf.reduce_sum(v * v), jit_compile=True)(vector[:9])
+    before = resident.begin()
+    sketch = tf.function(AMSSketch(size).sketch)
+    for _ in range(2):
+        sketch(vector).numpy()
+    return resident.peak() - before
+
+
+def _memory(size):
+    """Returns `peak_bytes` a parameter, of a process without a pool."""
+    command = [sys.executable, "-m", "experiments.bench.sketch"]
+    command.append(f"--memory_of={size}")
+    # With oneDNN, TensorFlow pools the memory of the CPU.
+    env = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    return processes.run(command, env=env)[0]["bytes"] / size
+
+
+def flat(row: dict) -> list[dict]:
+    """Returns the table's rows of one size: ours, and the scatter form."""
+    if "scatter" not in row:
+        return [row | {"form": "sketch"}]
+    scatter = {"d": row["d"], "form": "scatter"} | row["scatter"]
+    return [row | {"form": "sketch"}, scatter]
+
+
+def main(_) -> None:
+    """Measures each size; prints a table, then all as JSON."""
+    if FLAGS.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+    if FLAGS.memory_of:
+        print(json.dumps({"bytes": peak_bytes(FLAGS.memory_of)}))
+        return
+    rows = []
+    for size in map(int, map(float, FLAGS.sizes)):
+        row = measure(size, FLAGS.repeats, FLAGS.seeds)
+        rows += flat(row | {"peak_bytes_per_param": _memory(size)})
+        print(rows[-1], file=sys.stderr, flush=True)
+    names = ("repeats", "seeds", "threads")
+    about = {name: FLAGS[name].value for name in names}
+    measured.show(rows, COLUMNS, about | {"method": _METHOD})
+
+
+def define_flags() -> None:
+    """Defines the flags: not on import, as others have the same names."""
     flags.DEFINE_list(
-        "sizes", ["61706", "1000000", "20000000"], "Numbers of coordinates."
+        "sizes",
+        ["1e4", "61706", "1e6", "2e7", "2e8"],
+        "Numbers of coordinates.",
     )
     flags.DEFINE_integer("repeats", 60, "Pairs of blocks timed.", lower_bound=1)
     flags.DEFINE_integer(
@@ -293,4 +311,9 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "threads", 0, "Threads of one operation; 0: TensorFlow's default."
     )
+    flags.DEFINE_integer("memory_of", None, "Internal: measure a size's.")
+
+
+if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -17,14 +17,13 @@ three times; from --memory_from parameters on, as tracing takes some MB, too.
 """
 
 import json
-import re
 import sys
 import time
 from types import SimpleNamespace
 
 from absl import app, flags
 
-from experiments.bench import measured, processes
+from experiments.bench import measured, processes, resident
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
@@ -138,13 +137,11 @@ def memory(size: int, name: str) -> float:
     w0 = vectors.variables([tf.zeros([n]) for n in buckets], "w0")
     norm = tf.function(lambda: vectors.squared_norm(w0), jit_compile=True)
     norm()  # the compiler is there
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the high-water mark begins anew
-    before = _status("VmRSS")
+    before = resident.begin()
     run = _run(*checks(home, size, w0, name)[name])
     for _ in range(3):
         run().numpy()
-    return (_status("VmHWM") - before) / size
+    return (resident.peak() - before) / size
 
 
 def _run(check, theta):
@@ -200,11 +197,6 @@ def _memory(size: int, name: str) -> float:
     # With oneDNN, TensorFlow pools the memory of the CPU.
     env = {"TF_ENABLE_ONEDNN_OPTS": "0"}
     return processes.run(command, env=env)[0]["bytes"]
-
-
-def _status(name: str) -> int:
-    with open("/proc/self/status") as file:
-        return 1024 * int(re.search(rf"{name}:\s+(\d+)", file.read())[1])
 
 
 def main(_) -> None:
