@@ -1,12 +1,54 @@
-"""The check of committed ratios: what passes, warns and fails."""
+"""The check of committed ratios, and the pairs that all benchmarks rest on."""
 
+import doctest
 import json
 import subprocess
 import sys
 
 import pytest
 
-from experiments.bench import check
+from experiments.bench import (
+    check,
+    costs,
+    estimate,
+    exchange,
+    fits,
+    measured,
+    netlab,
+    processes,
+    sketch,
+)
+
+
+@pytest.mark.parametrize(
+    "module", [check, costs, estimate, exchange, fits, measured, netlab, sketch]
+)
+def test_examples(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_blocks_in_turn():
+    ran = []
+    blocks = {n: lambda n=n: ran.append(n) or len(ran) for n in ("a", "b", "c")}
+    pairs = measured.in_turn(blocks, "a", 20)
+    assert list(pairs) == ["b", "c"] and len(ran) == 80
+    for i in range(0, 80, 2):  # neighbours: the base and another
+        assert ran[i : i + 2].count("a") == 1
+    for name in "bc":
+        assert all(abs(own - base) == 1 for own, base in pairs[name])
+        assert {own > base for own, base in pairs[name]} == {True, False}
+
+
+def test_the_first_process_to_fail_ends_all_and_is_quoted():
+    program = "import os, sys, time\n"
+    program += "own = '\"index\": 1' in os.environ['TF_CONFIG']\n"
+    program += "sys.exit('what was wrong') if own else time.sleep(60)"
+    with pytest.raises(SystemExit, match="process 1:\nwhat was wrong"):
+        processes.run([sys.executable, "-c", program], 2, timeout=30)
+    with pytest.raises(SystemExit, match=r"more than 0\.5 s:\nprocess 0:"):
+        processes.run(
+            [sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.5
+        )
 
 
 def test_what_is_worse_warns_and_fails():
@@ -31,15 +73,15 @@ def test_what_looks_bad_is_measured_again(monkeypatch):
 
 
 def test_the_quick_figures_are_committed():
-    committed = json.loads(check.FIGURES.read_text())["figures"]
-    assert {
-        "import",
+    committed = json.loads(check.FIGURES.read_text())["quick"]
+    assert committed.keys() == {
+        "importing fda_tf/TensorFlow",
         "sketch/norm, d=1000000",
         "simulation/step, K=5",
-        "linear/local",
-        "sketch, cascade/local",
+        "a check, linear/local step",
+        "a check, sketch, cascade/local step",
         "synchronisation/all-reduce",
-    } <= committed.keys()
+    }
 
 
 SLOW_SKETCH = """

@@ -90,6 +90,31 @@ def test_fits_find_what_made_the_points():
         fits.line([1, 1], [2, 3])
 
 
+def _rows(synchronous, local, fda):
+    named = {"synchronous": synchronous, "local SGD, H = 32": local}
+    named |= {"FDA, linear": 9e9, "FDA, sketch": fda}
+    more = {"steps_s": 10.0, "checks_s": 4.0, "round_steps": 20}
+    return [{"method": m, "seconds": s, **more} for m, s in named.items()]
+
+
+def test_the_verdict_counts_the_steps_that_fda_takes_more():
+    yes = estimate.verdict(_rows(30.0, 5.0, 10.0), 1, 1.5)
+    assert yes.startswith("Yes: for an epoch FDA, sketch takes 1/3 of ")
+    assert "2 times those of local SGD, H = 32." in yes
+    assert "1.5 times synchronous training's steps: 1/2 of its" in yes
+    assert "check every 4 steps" in yes and "theta would hardly" not in yes
+    no = estimate.verdict(_rows(12.0, 15.0, 10.0), 6, 1.5)
+    assert no.startswith("No: for an epoch FDA, sketch takes 1/1.2 of ")
+    assert "1.25 times its seconds" in no and "theta would hardly" in no
+    unknown = estimate.verdict(_rows(12.0, 15.0, 10.0), 1, None)
+    assert unknown.startswith("Yes") and "is not known" in unknown
+
+
+def test_no_round_is_shorter_than_from_check_to_check():
+    rows = estimate.rows(JOB, KNOWN, 100, 32, 80, {"linear": 50, "sketch": 90})
+    assert [row["round_steps"] for row in rows[3:]] == [80, 90]
+
+
 def run(**changed):
     values = {
         "parameters": "25e6",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.bench import exchange, scaling, scaling_picture
+from experiments.bench import exchange, netlab, scaling, scaling_picture
 
 
 def test_processes_are_fitted_against_the_hops_of_a_ring():
@@ -80,9 +80,9 @@ def test_a_picture_is_drawn(tmp_path):
 
 def test_models_and_rates_are_refused_in_words():
     assert exchange.parse("1e6x600") == (1_000_000, 600)
-    assert exchange.rate_of("100mbit") == 12.5e6
+    assert netlab.rate_of("100mbit") == 12.5e6
     for text in ("1e6", "10x20", "1.5x1", "0x0", "nanx1"):
         with pytest.raises(ValueError, match="Expected PARAMETERSxTENSORS"):
             exchange.parse(text)
     with pytest.raises(ValueError, match="kbit, mbit, gbit"):
-        exchange.rate_of("10")
+        netlab.rate_of("10")

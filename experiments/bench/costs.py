@@ -4,7 +4,7 @@ With K workers, d parameters, a cable of w bytes a second and l seconds from
 one worker to the next:
 
     ring(n bytes)   = a + 2 (K-1) (h + l) + l + 2 (K-1)/K n (1/w + g)
-    check           = m(d) + ring(4 (p + 1))       p + 1 floats of state, 1 call
+    check           = m(d) + ring(4 (p + 1))         p floats of state, 1 call
     synchronisation = s d + ring(bytes of the model)
 
 a, h, g, m and s are what `python -m experiments.bench.scaling` has measured and

@@ -218,26 +218,9 @@ def predicted(row: dict) -> float | None:
         parameters=row["d"],
         workers=row["workers"],
         step=0.0,
-        rate=rate_of(FLAGS.rate) if FLAGS.rate else float("inf"),
+        rate=netlab.rate_of(FLAGS.rate) if FLAGS.rate else float("inf"),
     )
     return 1e3 * costs.exchange(job, costs.constants(), row["kind"])
-
-
-def rate_of(text: str) -> float:
-    """Returns the bytes a second of a rate as `tc` writes it.
-
-    Example:
-      >>> rate_of("10mbit"), rate_of("1gbit")
-      (1250000.0, 125000000.0)
-    """
-    units = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-    for unit, size in units.items():
-        if text.endswith(unit):
-            return float(text.removesuffix(unit)) * size / 8
-    raise ValueError(
-        f"--rate: received {text!r}. Expected a number and one of "
-        f"{', '.join(units)}, such as 10mbit."
-    )
 
 
 def main(_) -> None:
@@ -245,7 +228,7 @@ def main(_) -> None:
     measured.chosen("only", FLAGS.only, KINDS)
     try:
         list(map(parse, FLAGS.models))
-        rate_of(FLAGS.rate or "1mbit")
+        netlab.rate_of(FLAGS.rate or "1mbit")
     except ValueError as error:
         raise app.UsageError(str(error)) from error
     if FLAGS.worker:

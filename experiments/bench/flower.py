@@ -51,6 +51,7 @@ flags.DEFINE_float(
 flags.DEFINE_multi_enum(
     "ours", ["local SGD", "LinearFDA"], ["local SGD", "LinearFDA"], "Which."
 )
+flags.DEFINE_float("timeout", 600.0, "Seconds of a block, at most.")
 flags.DEFINE_integer("at_once", 0, "Flower's steps_per_execution; 0: all.")
 flags.DEFINE_string(
     "flower_env",
@@ -135,14 +136,26 @@ class Child:
         """Does rounds; returns the seconds that they took."""
         self.process.stdin.write(f"{rounds}\n")
         self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("@@"):
-                answer = json.loads(line[2:])
-                if "seconds" in answer:
-                    return answer["seconds"]
-                sys.exit(f"A client of Flower failed: {answer['error']}")
+        late = threading.Event()
+
+        def end():
+            late.set()
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+        alarm = threading.Timer(FLAGS.timeout, end)
+        alarm.start()
+        try:
+            for line in self.process.stdout:
+                if line.startswith("@@"):
+                    answer = json.loads(line[2:])
+                    if "seconds" in answer:
+                        return answer["seconds"]
+                    sys.exit(f"A client of Flower failed: {answer['error']}")
+        finally:
+            alarm.cancel()
         self._errors.seek(0)
-        sys.exit(f"{self.process.args} ended:\n{self._errors.read()[-3000:]}")
+        how = "took too long (--timeout)" if late.is_set() else "ended"
+        sys.exit(f"{self.process.args} {how}:\n{self._errors.read()[-3000:]}")
 
     def peak_bytes(self, rounds: int) -> int:
         """Does rounds; returns the most that all its processes held."""
@@ -206,13 +219,14 @@ def flower_command(python: Path, workers: int) -> list[str]:
 def flower_python() -> Path:
     """Returns Python of Flower's environment, made if there is none."""
     folder = Path(FLAGS.flower_env)
-    python = folder / "bin" / "python"
-    if not python.exists():
+    python, made = folder / "bin" / "python", folder / "made"
+    if not made.exists():
         print(f"Making {folder} for Flower.", flush=True)
         ours = [f"{n}=={metadata.version(n)}" for n in ("tensorflow", "keras")]
         install = [str(python), "-m", "pip", "install", "-q", FLOWER, *ours]
         for command in ([sys.executable, "-m", "venv", str(folder)], install):
             subprocess.run(command, check=True, timeout=900)
+        made.touch()
     return python
 
 
@@ -222,14 +236,19 @@ def measure(python: Path, workers: int) -> list[dict]:
     own += [f"--{n}={FLAGS[n].value}" for n in ("task", "local_steps")]
     own += [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
     own += [f"--workers={workers}"]
-    children = {"Flower": Child(flower_command(python, workers))}
+    commands = {"Flower": flower_command(python, workers)}
+    commands |= {kind: [*own, f"--child={kind}"] for kind in FLAGS.ours}
+    peaks, children = {}, {}
     try:
-        for kind in FLAGS.ours:
-            children[kind] = Child([*own, f"--child={kind}"])
+        for name, command in commands.items():
+            # Each by itself: what two map, a library, would count by halves.
+            children[name] = Child(command)
+            peaks[name] = children[name].peak_bytes(1)  # data, tracing, too
+            children.pop(name).end()
+        for name, command in commands.items():
+            children[name] = Child(command)
+            children[name].seconds(1)
         steps = workers * FLAGS.local_steps
-        peaks = {}
-        for name, child in children.items():
-            peaks[name] = child.peak_bytes(1)  # data and tracing, too
         once = children["Flower"].seconds(1)
         rounds = max(1, round(FLAGS.block_seconds / once))
         pairs = measured.in_turn(
@@ -271,10 +290,11 @@ def main(_) -> None:
         serve(FLAGS.child)
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
+    numbers = list(map(int, FLAGS.workers))
     python = flower_python()
     rows = []
-    for workers in FLAGS.workers:
-        rows += measure(python, int(workers))
+    for workers in numbers:
+        rows += measure(python, workers)
         for row in rows[-len(FLAGS.ours) :]:
             print({n: row[n] for n in COLUMNS}, file=sys.stderr, flush=True)
     names = ("task", "local_steps", "pairs", "block_seconds", "at_once")

@@ -37,6 +37,7 @@ flags.DEFINE_integer("layers", 10, "Dense layers, all of the same width.")
 flags.DEFINE_enum("optimizer", "adam", ["adam", "sgd"], "The local one.")
 flags.DEFINE_multi_string("only", [], "A case to measure; by default all.")
 flags.DEFINE_integer("workers", 2, "Processes.")
+flags.DEFINE_float("timeout", 900.0, "Seconds of a case, at most.")
 flags.DEFINE_boolean("pool", False, "Leave TensorFlow its pool of memory.")
 flags.DEFINE_string("case", None, "Internal: be a process of this case.")
 
@@ -150,7 +151,11 @@ def loop(monitor: str) -> dict:
     fda_tf.connect()
     model, x, y = model_and_data()
     batch, watch = (x[:8], y[:8]), Watch()
-    sync = fda_tf.VarianceThreshold(1e30, monitor)
+    # Whole: with so large a theta the cascade sends the norm alone.
+    whole = fda_tf.SketchMonitor(cascade=False)
+    sync = fda_tf.VarianceThreshold(
+        1e30, whole if monitor == "sketch" else monitor
+    )
     watch.begin()
     trainer = fda_tf.Trainer(model, batch, sync=sync)
     trainer.step(batch)
@@ -192,7 +197,7 @@ def measure(case: str, parameters: float) -> dict:
     command += [f"--{n}={FLAGS[n].value}" for n in ("layers", "optimizer")]
     workers = 1 if case == "fit, plain" else FLAGS.workers
     env = {} if FLAGS.pool else {"TF_ENABLE_ONEDNN_OPTS": "0"}
-    found = processes.run(command, workers, env=env)
+    found = processes.run(command, workers, FLAGS.timeout, env)
     return {name: max(f[name] for f in found) for name in found[0]}
 
 

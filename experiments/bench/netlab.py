@@ -18,6 +18,23 @@ NEEDS = "network namespaces need root and iproute2 (apt install iproute2)"
 BURST, QUEUE = "64kb", "50ms"
 
 
+def rate_of(text: str) -> float:
+    """Returns the bytes a second of a rate as `tc` writes it.
+
+    Example:
+      >>> rate_of("10mbit"), rate_of("1gbit")
+      (1250000.0, 125000000.0)
+    """
+    units = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
+    for unit, size in units.items():
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * size / 8
+    raise ValueError(
+        f"--rate: received {text!r}. Expected a number and one of "
+        f"{', '.join(units)}, such as 10mbit."
+    )
+
+
 def can_be() -> bool:
     """Returns whether this machine can have such hosts."""
     return os.geteuid() == 0 and all(map(shutil.which, ("ip", "tc")))

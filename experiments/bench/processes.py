@@ -34,7 +34,8 @@ def run(
       What each one printed last.
 
     Raises:
-      SystemExit: if one failed, or took too long; says what it wrote.
+      SystemExit: if one failed, or took too long; says what it wrote. The
+        first to fail ends all.
     """
     # Who ends us ends them, too; however we end, the system ends them.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
@@ -55,25 +56,38 @@ def run(
             zip(configs, outputs, errors, strict=True)
         )
     ]
-    end = time.monotonic() + timeout
     try:
-        for job in jobs:
-            job.wait(max(0.0, end - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        sys.exit(f"{' '.join(command)} took more than {timeout:g} s.")
+        wrong = _wait(jobs, timeout)
     finally:
         for job in jobs:
             job.kill()
             job.wait()
-    for job, error in zip(jobs, errors, strict=True):
-        if job.returncode:
-            error.seek(0)
-            sys.exit(f"{' '.join(command)} failed:\n{error.read()[-3000:]}")
+    if wrong is not None:
+        said = []
+        for k in range(len(jobs)) if wrong < 0 else [wrong]:
+            errors[k].seek(0)
+            said.append(f"process {k}:\n{errors[k].read()[-3000:]}")
+        what = "failed" if wrong >= 0 else f"took more than {timeout:g} s"
+        sys.exit("\n".join([f"{' '.join(command)} {what}:", *said]))
     printed = []
     for output in outputs:
         output.seek(0)
         printed.append(json.loads(output.read().splitlines()[-1]))
     return printed
+
+
+def _wait(jobs, timeout) -> int | None:
+    """Returns the number of the first that failed; -1 if they took too long."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        codes = [job.poll() for job in jobs]
+        for k, code in enumerate(codes):
+            if code:
+                return k
+        if None not in codes:
+            return None
+        time.sleep(0.05)
+    return -1
 
 
 def result(name: str, *flags: str, timeout: float = 480.0) -> dict:

@@ -26,7 +26,7 @@ from experiments.bench import measured, processes, resident
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workers", ["5", "10", "60"], "Numbers of workers K.")
-flags.DEFINE_integer("repeats", 7, "Pairs of blocks.")
+flags.DEFINE_integer("repeats", 7, "Pairs of blocks.", lower_bound=1)
 flags.DEFINE_float("block_seconds", 3.0, "Length of a block of the simulation.")
 flags.DEFINE_boolean("xla", False, "Compile the local step with XLA.")
 flags.DEFINE_integer(
@@ -71,12 +71,14 @@ def measure(workers: int) -> dict:
     trainer.run(1)
     compile_seconds = time.perf_counter() - start
     steps = max(1, int(FLAGS.block_seconds / _timed(trainer.run, 2)))
-    rates, ratios = [], []
-    for _ in range(FLAGS.repeats):
-        rate = workers / _timed(trainer.run, steps)
-        alone = 1 / _timed(single, max(20, steps * workers // 4))
-        rates.append(rate)
-        ratios.append(rate / alone)
+    single_steps = max(20, steps * workers // 4)
+    blocks = {
+        "all": lambda: workers / _timed(trainer.run, steps),
+        "one": lambda: 1 / _timed(single, single_steps),
+    }
+    pairs = measured.in_turn(blocks, "one", FLAGS.repeats)["all"]
+    rates = [rate for rate, _ in pairs]
+    ratios = [rate / alone for rate, alone in pairs]
     return {
         "workers": workers,
         **_spread(rates, ratios),

@@ -190,13 +190,12 @@ def time_pairs(
     for function in both:  # compile, and touch the memory
         block(function, 2)
     calls = [max(1, int(seconds / block(f, 2))) for f in both]
-    times = np.array(
-        [
-            [block(f, n) for f, n in zip(both, calls, strict=True)]
-            for _ in range(repeats)
-        ]
-    )
-    return times[:, 0], times[:, 1]
+    blocks = {
+        name: lambda f=f, n=n: block(f, n)
+        for name, f, n in zip(("ours", "theirs"), both, calls, strict=True)
+    }
+    pairs = np.array(measured.in_turn(blocks, "theirs", repeats)["ours"])
+    return pairs[:, 0], pairs[:, 1]
 
 
 def _timing(function, norm, size, repeats):

@@ -30,16 +30,12 @@ other work while the clock ran, with the kernel's own for the network.
 
 import itertools
 import json
-import os
 import pathlib
-import signal
-import subprocess
 import sys
-import time
 
 from absl import app, flags
 
-from experiments.bench import measured, netlab
+from experiments.bench import measured, netlab, processes
 from experiments.bench.wallclock_runs import (
     METHODS,
     TARGETS,
@@ -135,36 +131,13 @@ def check() -> None:
 
 def train(job: dict) -> dict:
     """Runs a job on its hosts; returns what the chief has measured."""
-    from fda_tf import launch
-
     command = [sys.executable, "-m", "experiments.bench.wallclock_host"]
     command.append(json.dumps(job))
+    # Compiling and evaluating are not on the clock.
+    timeout = 2 * job["seconds"] + 600
     with netlab.Hosts(job["hosts"], f"{job['mbit']:g}mbit") as hosts:
-        addresses = [f"{address}:2222" for address in hosts.addresses]
-        configs = launch.tf_configs(job["hosts"], addresses)
-        processes = [
-            subprocess.Popen(
-                hosts.command(k, command),
-                env=os.environ | {"TF_CONFIG": config},
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for k, config in enumerate(configs)
-        ]
-        # Compiling and evaluating are not on the clock.
-        end = time.monotonic() + 2 * job["seconds"] + 600
-        try:
-            printed = [
-                process.communicate(timeout=end - time.monotonic())[0]
-                for process in processes
-            ]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-    if any(process.returncode for process in processes):
-        raise SystemExit("A host failed; its own output says why.")
-    return job | json.loads(printed[0].splitlines()[-1])
+        found = processes.run(command, job["hosts"], timeout, hosts=hosts)
+    return job | found[0]
 
 
 def main(argv: list[str]) -> None:
@@ -175,8 +148,6 @@ def main(argv: list[str]) -> None:
         check()
     except ValueError as error:
         sys.exit(f"Error: {error}")
-    # Ended by a signal, it still takes the hosts away.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     runs = read(FLAGS.output)
     for job in jobs():
         if is_done(job, runs, FLAGS.others):

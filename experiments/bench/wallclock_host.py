@@ -199,7 +199,7 @@ def _run(loop, steps):
 
 
 def main() -> None:
-    """Does the job of the command line; the chief prints what came of it."""
+    """Does the job of the command line; prints what came of it."""
     job = json.loads(sys.argv[1])
     tf.config.threading.set_intra_op_parallelism_threads(1)
     replicas = fda_tf.connect(start_timeout=120)
@@ -207,8 +207,7 @@ def main() -> None:
         trial = Trial(job, replicas)
         trial.warm_up()
         result = trial.train() | trial.framing() | trial.local_steps()
-    if replicas.is_chief:
-        print(json.dumps(result), flush=True)
+    print(json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -79,26 +79,33 @@ def costs(run: dict) -> dict:
 
 
 def table(runs: Runs) -> list[dict]:
-    """Returns a row for each task, rate and method: medians over the seeds."""
+    """Returns a row for each task, rate and method: medians over the seeds.
+
+    Of those that reached the target, if any did. Runs with other numbers of
+    hosts, or other targets, have rows of their own.
+    """
     groups = collections.defaultdict(list)
     for run in runs.values():
-        groups[run["task"], run["mbit"], run["method"]].append(run)
+        groups[tuple(run[name] for name in KEY if name != "seed")].append(run)
     order = {name: i for i, name in enumerate((*TARGETS, *METHODS))}
 
     def place(group):
-        task, mbit, method = group
-        return order.get(task, 99), mbit, order.get(method, 99), method
+        task, method, mbit, *rest = group
+        return order.get(task, 99), mbit, *rest, order.get(method, 99), method
 
     rows = []
-    for task, mbit, method in sorted(groups, key=place):
-        found = groups[task, mbit, method]
+    for group in sorted(groups, key=place):
+        task, method, mbit, hosts, *_ = group
+        found = groups[group]
+        reached = [run for run in found if run["reached"]]
+        found = reached or found
         each = [costs(run) for run in found]
         middle = {
             name: statistics.median(c[name] for c in each) for name in each[0]
         }
         rows.append(
-            {"task": task, "mbit": mbit, "method": method, "runs": len(found)}
-            | {"reached": sum(run["reached"] for run in found)}
+            {"task": task, "mbit": mbit, "method": method, "hosts": hosts}
+            | {"runs": len(groups[group]), "reached": len(reached)}
             | middle
             | {"seconds of each": sorted(c["s"] for c in each)}
         )
