@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from absl import app, flags
 
 from experiments import results
+from experiments.bench import measured
 
 # Target accuracies that take no more than a minute, and steps at most.
 GOALS = {
@@ -246,7 +247,8 @@ def main(_) -> None:
                 print(" ".join(str(row[name]) for name in FIELDS), flush=True)
     rows = read(FLAGS.out)
     print(table(rows))
-    print(json.dumps({"rows": rows, "goals": GOALS}))
+    about = {"goals": GOALS, "machine": measured.machine()}
+    print(json.dumps({"rows": rows} | about))
 
 
 if __name__ == "__main__":

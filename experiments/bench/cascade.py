@@ -10,9 +10,11 @@ end with the same weights; state bytes are counted from what is sent.
 Without --data_dir it takes the 5,000 images that ship with the project.
 """
 
-import json
+import sys
 
 from absl import app, flags
+
+from experiments.bench import measured
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("theta", ["0.5", "1.5", "5"], "Thresholds.")
@@ -89,7 +91,7 @@ def _run(theta: float, seed: int, data, cascade: bool):
 
 
 def main(_) -> None:
-    """Prints a line for each run, then all rows as JSON."""
+    """Prints a table of all runs, then all rows as JSON."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -98,18 +100,16 @@ def main(_) -> None:
     name = "mnist" if FLAGS.data_dir else "mnist5000"
     data = datasets.load(name, FLAGS.data_dir)
     rows = []
-    print("  ".join(COLUMNS))
     for theta in map(float, FLAGS.theta):
         for seed in map(int, FLAGS.seeds):
-            row = measure(theta, seed, data)
-            print("  ".join(str(row[c]) for c in COLUMNS), flush=True)
-            rows.append(row)
+            rows.append(measure(theta, seed, data))
+            print(rows[-1], file=sys.stderr, flush=True)
     settings = {
         "workers": FLAGS.workers,
         "steps": FLAGS.steps,
         "dataset": name,
     }
-    print(json.dumps({"rows": rows} | settings))
+    measured.show(rows, COLUMNS, settings)
 
 
 if __name__ == "__main__":

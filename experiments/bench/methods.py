@@ -19,6 +19,7 @@ import statistics
 from absl import app, flags
 
 from experiments import results
+from experiments.bench import measured
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("group", "rivals", ["rivals", "payloads"], "What to run.")
@@ -142,7 +143,7 @@ def run(seed: int, data, options: dict, wrap) -> dict:
 
 
 def main(_) -> None:
-    """Runs what is not there yet; prints a line for each, then the table."""
+    """Runs what is not there yet; prints a line for each, a table, JSON."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
@@ -170,6 +171,8 @@ def main(_) -> None:
             if method == "FDA, sketch":
                 interval = round(FLAGS.steps / done[key]["syncs"])
     _show(done)
+    about = settings | {"machine": measured.machine()}
+    print(json.dumps({"rows": list(done.values())} | about))
 
 
 def _read(settings: dict) -> dict:
