@@ -20,8 +20,9 @@ def line(x: Sequence[float], y: Sequence[float]) -> dict:
       relative errors.
 
     Example:
-      >>> line([1, 2, 3], [5, 7, 9])
-      {'a': 3.0, 'b': 2.0, 'residual': 0.0}
+      >>> fit = line([1, 2, 3], [5, 7, 9])
+      >>> round(fit["a"], 9), round(fit["b"], 9), round(fit["residual"], 9)
+      (3.0, 2.0, 0.0)
     """
     a, b = _least_squares([(1 / v, u / v, 1.0) for u, v in _points(x, y)])
     if a < 0:
