@@ -12,7 +12,7 @@ from collections.abc import Mapping
 TARGETS = {"lenet5_mnist": 0.98, "cnn_fashion": 0.86, "lenet5_mnist5000": 0.9}
 METHODS = (
     "synchronous", "local:8", "local:32", "local:128", "fedavg", "linear",
-    "linear:auto", "linear:auto:16", "sketch", "sketch:auto",
+    "linear::16", "linear:auto", "linear:auto:16", "sketch", "sketch:auto",
 )  # fmt: skip
 KEY = ("task", "method", "mbit", "seed", "hosts", "target", "every")
 
