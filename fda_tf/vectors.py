@@ -2,8 +2,10 @@
 
 A model of d parameters travels as one flat vector. So that no collective and
 no temporary is larger than 64 MB, a vector is a tuple of **buckets**: flat
-tensors that, put end to end, are the whole. Their number depends on the size
-alone, never on how many tensors the model has.
+tensors that, put end to end, are the whole. Small tensors share a bucket, for
+each collective has its price; one of 16 MB or more has its own, where nothing
+need be copied. So there are at most 1 + 9 d / BUCKET_SIZE of them, however
+many tensors the model has.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +65,8 @@ class Layout:
 
     Args:
       shapes: the static shapes of the tensors, in order.
-      bucket_size: the largest number of elements of one bucket.
+      bucket_size: the largest number of elements of one bucket; a tensor of a
+        quarter of it shares none with others.
 
     Example:
       >>> layout = Layout([(2, 2), (3,)], bucket_size=4)
@@ -84,6 +87,9 @@ class Layout:
         room = 0
         for i, shape in enumerate(self.shapes):
             start, size = 0, _product(shape)
+            own = 4 * size >= bucket_size
+            if own:
+                room = 0
             while start < size:
                 if not room:
                     buckets.append([])
@@ -92,6 +98,8 @@ class Layout:
                 buckets[-1].append(Piece(i, start, stop))
                 room -= stop - start
                 start = stop
+            if own:
+                room = 0
         self._buckets = buckets
         self.bucket_sizes = tuple(
             sum(p.stop - p.start for p in pieces) for pieces in buckets
