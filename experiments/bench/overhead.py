@@ -146,6 +146,8 @@ def measure() -> None:
 
     loops = {kind: make(kind) for kind in (_LOCAL, *(FLAGS.only or KINDS))}
     blocks = {kind: lambda kind=kind: timed(kind) for kind in loops}
+    for block in blocks.values():  # warm, when all are compiled
+        block()
     rows = []
     for name, pairs in measured.in_turn(blocks, _LOCAL, FLAGS.pairs).items():
         each = replicas.gather(np.array(pairs))  # [workers, pairs, 2, 3]
