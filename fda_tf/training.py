@@ -231,8 +231,9 @@ class Loop:
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
-            norm = vectors.squared_norm_alike(new)
-            finite = tf.math.is_finite(norm)
+            if not _are(new, mean.weights):
+                norm = vectors.squared_norm_alike(new)
+                finite = tf.math.is_finite(norm)
             if finite:
                 self._schedule.averaged(norm)
                 if self.check is not None:
@@ -391,3 +392,8 @@ def _counter(name: str) -> tf.Variable:
 
 def _tensors(structure):
     return tf.nest.flatten(structure, expand_composites=True)
+
+
+def _are(new, mean):
+    """Whether the new buckets are the mean's own, and not made of them."""
+    return all(a is b for a, b in zip(new, mean, strict=True))

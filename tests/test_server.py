@@ -4,8 +4,10 @@ import keras
 import numpy as np
 import pytest
 import small
+import tensorflow as tf
 
 import fda_tf
+from fda_tf import vectors
 from fda_tf.vectors import Layout
 
 SHAPES = [(2, 3), (3,)]
@@ -118,6 +120,31 @@ def test_a_server_optimizer_trains():
     )
     assert run.rows[-1]["syncs"] == 12
     assert run.rows[-1]["val_accuracy"] > 0.7
+
+
+@pytest.mark.parametrize(
+    "server, norms",
+    [
+        (fda_tf.Average(), 1),
+        (fda_tf.ServerOptimizer(keras.optimizers.SGD(0.7)), 2),
+    ],
+)
+def test_a_plain_average_is_looked_through_once(monkeypatch, server, norms):
+    # Each look is some passes over the whole model.
+    looks, alike = [], vectors.squared_norm_alike
+    monkeypatch.setattr(
+        vectors, "squared_norm_alike", lambda v: looks.append(v) or alike(v)
+    )
+    fda_tf.simulate(
+        small.linear_model,
+        small.shards(2),
+        steps=1,
+        batch_size=8,
+        sync=fda_tf.Every(steps=9),
+        server=server,
+    )
+    in_graphs = [v for v in looks if tf.is_symbolic_tensor(v[0])]
+    assert len(in_graphs) == norms
 
 
 def test_a_schedule_may_warm_up_from_zero():
