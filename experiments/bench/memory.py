@@ -196,7 +196,7 @@ def measure(case: str, parameters: float) -> dict:
     command += [f"--case={case}", f"--parameters={parameters}"]
     command += [f"--{n}={FLAGS[n].value}" for n in ("layers", "optimizer")]
     workers = 1 if case == "fit, plain" else FLAGS.workers
-    env = {} if FLAGS.pool else {"TF_ENABLE_ONEDNN_OPTS": "0"}
+    env = {} if FLAGS.pool else processes.NO_POOL
     found = processes.run(command, workers, FLAGS.timeout, env)
     return {name: max(f[name] for f in found) for name in found[0]}
 

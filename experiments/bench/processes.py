@@ -13,6 +13,9 @@ from typing import Any
 from fda_tf import launch
 from fda_tf.launch import _tether
 
+# With oneDNN, TensorFlow keeps what memory it once had in a pool.
+NO_POOL = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+
 
 def run(
     command: Sequence[str],
@@ -90,7 +93,12 @@ def _wait(jobs, timeout) -> int | None:
     return -1
 
 
-def result(name: str, *flags: str, timeout: float = 480.0) -> dict:
+def result(
+    name: str,
+    *flags: str,
+    timeout: float = 480.0,
+    env: Mapping[str, str] | None = None,
+) -> dict:
     """Runs a benchmark of ours with flags; returns what it printed last."""
     command = [sys.executable, "-m", f"experiments.bench.{name}", *flags]
-    return run(command, timeout=timeout)[0]
+    return run(command, timeout=timeout, env=env)[0]

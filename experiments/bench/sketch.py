@@ -264,11 +264,8 @@ def peak_bytes(size: int) -> int:
 
 def _memory(size):
     """Returns `peak_bytes` a parameter, of a process without a pool."""
-    command = [sys.executable, "-m", "experiments.bench.sketch"]
-    command.append(f"--memory_of={size}")
-    # With oneDNN, TensorFlow pools the memory of the CPU.
-    env = {"TF_ENABLE_ONEDNN_OPTS": "0"}
-    return processes.run(command, env=env)[0]["bytes"] / size
+    flagged = ("sketch", f"--memory_of={size}")
+    return processes.result(*flagged, env=processes.NO_POOL)["bytes"] / size
 
 
 def flat(row: dict) -> list[dict]:

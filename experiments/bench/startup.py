@@ -7,7 +7,7 @@ interval of `measured.spread` for the whole.
 
   python -m experiments.bench.startup
 
-  python      until the script's first line
+  python      until the script's first line, from when its parent began
   tensorflow  `import tensorflow`; it imports keras, too
   fda_tf      `import fda_tf` on top of it
   connect     `fda_tf.connect()`: all processes are there, and have met
@@ -22,6 +22,7 @@ neighbours that import TensorFlow alone.
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -145,9 +146,9 @@ def main(_) -> None:
     if FLAGS.repeats < 1 or FLAGS.imports < 1:
         raise app.UsageError("--repeats and --imports: expected 1 or more.")
     total("Keras, 1")  # what is read from the disk is then at hand
-    starts = {kind: [] for kind in KINDS}
-    for repeat in range(FLAGS.repeats):
-        for kind in list(KINDS)[:: 1 - 2 * (repeat % 2)]:
+    starts, order = {kind: [] for kind in KINDS}, random.Random(0)
+    for _ in range(FLAGS.repeats):
+        for kind in order.sample(list(KINDS), len(KINDS)):
             starts[kind].append(total(kind))
             print(kind, starts[kind][-1], file=sys.stderr, flush=True)
     rows = []

@@ -17,7 +17,6 @@ three times; from --memory_from parameters on, as tracing takes some MB, too.
 """
 
 import json
-import sys
 import time
 from types import SimpleNamespace
 
@@ -192,11 +191,8 @@ def _row(name, size, pairs) -> dict:
 
 def _memory(size: int, name: str) -> float:
     """Returns `memory`, of a process without a pool that keeps what is free."""
-    command = [sys.executable, "-m", "experiments.bench.states"]
-    command += [f"--sizes={size}", f"--memory_of={name}"]
-    # With oneDNN, TensorFlow pools the memory of the CPU.
-    env = {"TF_ENABLE_ONEDNN_OPTS": "0"}
-    return processes.run(command, env=env)[0]["bytes"]
+    flagged = ("states", f"--sizes={size}", f"--memory_of={name}")
+    return processes.result(*flagged, env=processes.NO_POOL)["bytes"]
 
 
 def main(_) -> None:
