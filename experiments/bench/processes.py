@@ -41,7 +41,9 @@ def run(
         first to fail ends all.
     """
     # Who ends us ends them, too; however we end, the system ends them.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM.")
+    )
     tether = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
     places = hosts and [f"{address}:2222" for address in hosts.addresses]
     configs = launch.tf_configs(workers, places) if workers > 1 else [""]
@@ -65,6 +67,7 @@ def run(
         for job in jobs:
             job.kill()
             job.wait()
+        signal.signal(signal.SIGTERM, before)
     if wrong is not None:
         said = []
         for k in range(len(jobs)) if wrong < 0 else [wrong]:
