@@ -244,9 +244,15 @@ def test_one_bad_worker_of_ten_does_not_ruin_lenet5():
     assert guarded[1] > good - 0.15  # a part of it still counts
 
 
-def test_the_guard_leaves_out_a_worker_that_is_nan():
+def one_is_nan():
+    """The workers' data, of which worker 1's are NaN."""
     shards = small.shards(WORKERS)
     shards[1] = (np.full_like(shards[1][0], np.nan), shards[1][1])
+    return shards
+
+
+def test_the_guard_leaves_out_a_worker_that_is_nan():
+    shards = one_is_nan()
     run = fda_tf.simulate(
         small.linear_model, shards, steps=12, batch_size=BATCH,
         sync=fda_tf.Every(steps=4), guard=fda_tf.Guard(),
@@ -302,8 +308,7 @@ def test_the_guard_judges_the_average_that_is_evaluated(act):
 
 
 def test_evaluations_in_mid_round_leave_out_a_worker_that_is_nan():
-    shards = small.shards(WORKERS)
-    shards[1] = (np.full_like(shards[1][0], np.nan), shards[1][1])
+    shards = one_is_nan()
     run = fda_tf.simulate(
         small.linear_model, shards, steps=12, batch_size=BATCH,
         sync=fda_tf.Every(steps=7), guard=fda_tf.Guard(),

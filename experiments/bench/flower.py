@@ -37,7 +37,7 @@ from pathlib import Path
 
 from absl import app, flags
 
-from experiments.bench import measured
+from experiments.bench import measured, processes
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workers", ["5", "10", "30", "60"], "Numbers of workers K.")
@@ -289,12 +289,12 @@ def main(_) -> None:
     if FLAGS.child:
         serve(FLAGS.child)
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM."))
     numbers = list(map(int, FLAGS.workers))
     python = flower_python()
     rows = []
     for workers in numbers:
-        rows += measure(python, workers)
+        with processes.ended_by_sigterm():
+            rows += measure(python, workers)
         for row in rows[-len(FLAGS.ours) :]:
             print({n: row[n] for n in COLUMNS}, file=sys.stderr, flush=True)
     names = ("task", "local_steps", "pairs", "block_seconds", "at_once")

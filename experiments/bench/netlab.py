@@ -12,9 +12,9 @@ import contextlib
 import os
 import pathlib
 import shutil
-import signal
 import subprocess
-import sys
+
+from experiments.bench import processes
 
 NEEDS = "network namespaces need root and iproute2 (apt install iproute2)"
 BURST, QUEUE = "64kb", "50ms"
@@ -83,10 +83,7 @@ class Hosts:
     def __enter__(self):
         self._undo = contextlib.ExitStack()
         # Ended by a signal, it still takes the hosts away.
-        before = signal.signal(
-            signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM.")
-        )
-        self._undo.callback(signal.signal, signal.SIGTERM, before)
+        self._undo.enter_context(processes.ended_by_sigterm())
         try:
             self._make(self._name)
             _ip("-n", self._name, "link", "add", "br0", "type", "bridge")

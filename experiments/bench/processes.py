@@ -1,5 +1,6 @@
 """Processes that a benchmark starts: each has an end, and prints JSON last."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fda_tf import launch
@@ -15,6 +16,18 @@ from fda_tf.launch import _tether
 
 # With oneDNN, TensorFlow keeps what memory it once had in a pool.
 NO_POOL = {"TF_ENABLE_ONEDNN_OPTS": "0"}
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM an exit within it, by way of what is to be tidied up."""
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM.")
+    )
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(
@@ -41,33 +54,31 @@ def run(
         first to fail ends all.
     """
     # Who ends us ends them, too; however we end, the system ends them.
-    before = signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM.")
-    )
     tether = [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid())]
     places = hosts and [f"{address}:2222" for address in hosts.addresses]
     configs = launch.tf_configs(workers, places) if workers > 1 else [""]
     outputs = [tempfile.TemporaryFile("w+") for _ in configs]
     errors = [tempfile.TemporaryFile("w+") for _ in configs]
-    jobs = [
-        subprocess.Popen(
-            [*tether, *(hosts.command(k, command) if hosts else command)],
-            env=os.environ
-            | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": config, **(env or {})},
-            stdout=output,
-            stderr=error,
-        )
-        for k, (config, output, error) in enumerate(
-            zip(configs, outputs, errors, strict=True)
-        )
-    ]
-    try:
-        wrong = _wait(jobs, timeout)
-    finally:
-        for job in jobs:
-            job.kill()
-            job.wait()
-        signal.signal(signal.SIGTERM, before)
+    with ended_by_sigterm():
+        jobs = [
+            subprocess.Popen(
+                [*tether, *(hosts.command(k, command) if hosts else command)],
+                env=os.environ
+                | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_CONFIG": config}
+                | dict(env or {}),
+                stdout=output,
+                stderr=error,
+            )
+            for k, (config, output, error) in enumerate(
+                zip(configs, outputs, errors, strict=True)
+            )
+        ]
+        try:
+            wrong = _wait(jobs, timeout)
+        finally:
+            for job in jobs:
+                job.kill()
+                job.wait()
     if wrong is not None:
         said = []
         for k in range(len(jobs)) if wrong < 0 else [wrong]:
