@@ -36,7 +36,7 @@ def test_constants_are_the_slopes():
                 "all-reduce": line(0, 4e-9),
                 "synchronisation": line(0, 6e-9),
             },
-            "size": {"norm": line(0, 5e-10)}
+            "size": {"naive": line(0, 1e-9)}
             | {name: line(1e-4, 1e-9) for name in names},
         },
         [],

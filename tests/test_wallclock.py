@@ -31,6 +31,7 @@ def _run(method, seconds=3.0, reached=True, **more):
         "sent_bytes": 1_066_000, "sent_packets": 1000,
         "sent_content": 1_000_000, "wire_bytes": 963_500, "frame_bytes": 300.0,
         "idle_bytes_per_second": 300.0, "alone_step_ms": 5.0,
+        "local_step_ms": 10.0,
         "cores": 2, "others": 0.1,
         "curve": [[50, seconds / 2, 0.9], [100, seconds, 0.981]],
     } | more  # fmt: skip
@@ -44,7 +45,12 @@ def test_examples(module):
 
 
 def test_what_a_run_took():
-    cost = wallclock_runs.costs(_run("sketch"))
+    others = [_run("fedavg", local_step_ms=8.0), _run("linear", others=0.0)]
+    others.append(_run("linear", others=0.0, local_step_ms=12.0))
+    seconds = wallclock_runs.step_seconds(others)
+    assert seconds == {("lenet5_mnist", 4): (0.011, 0.005)}
+    seconds = wallclock_runs.step_seconds(others[:2])  # alone on the machine
+    cost = wallclock_runs.costs(_run("sketch"), seconds)
     assert cost["compute s"] == 1.0
     assert cost["waiting s"] == 2.0
     assert cost["s, a core each"] == 2.5
@@ -77,6 +83,8 @@ def test_a_run_is_done_that_reached_its_target_or_its_limits(tmp_path):
 
 def test_methods():
     assert wallclock_host.policy("synchronous", 1.5) == fda_tf.EveryStep()
+    never = wallclock_host.policy("synchronous:gradients", 1.5)
+    assert never == fda_tf.Every(steps=10**9)
     assert wallclock_host.policy("fedavg", 1.5) == fda_tf.Every(epochs=1)
     assert wallclock_host.policy("sketch", 1.5).theta == 1.5
     assert wallclock_host.policy("linear:3", 1.5).theta == 3.0

@@ -102,7 +102,7 @@ def checks(quick: bool) -> dict[str, float]:
 
 
 def synchronisations(quick: bool) -> dict[str, float]:
-    """A synchronisation over a bare all-reduce, and many tensors over few."""
+    """A synchronisation over a bare all-reduce of as many bytes."""
     models = "1e6x10" if quick else "1e6x10,1e6x600"
     flagged = [f"--models={models}", f"--repeats={5 if quick else 9}"]
     kinds = ("synchronisation", "all-reduce")
@@ -114,10 +114,12 @@ def synchronisations(quick: bool) -> dict[str, float]:
         pairs = zip(ms[ours], ms[theirs], strict=True)
         return measured.ratio(list(pairs))["ratio"]
 
-    found = {"synchronisation/all-reduce": over(*((k, 10) for k in kinds))}
-    if not quick:
-        found["600 tensors/10"] = over(*((kinds[0], n) for n in (600, 10)))
-    return found
+    return {
+        f"synchronisation/all-reduce, {n} tensors": over(
+            *((kind, n) for kind in kinds)
+        )
+        for n in ((10,) if quick else (10, 600))
+    }
 
 
 MEASUREMENTS: dict[str, Callable[[bool], dict[str, float]]] = {

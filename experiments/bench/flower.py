@@ -14,9 +14,9 @@ in every step. The clock runs over rounds, not over Ray's start or warm-up.
 Without --data_dir a task's data must be at hand otherwise. Flower has a virtual
 environment of its own, with our versions of TensorFlow and Keras: it is made in
 --flower_env (with pip, 2 minutes) unless there is one. Memory is the greatest
-sum, of looks every quarter of a second at the first round, of what all
-processes hold (proportional set size). While one is on the clock, the processes
-of the others stand by.
+sum, of looks 20 times a second from the start to the end of the first round,
+of what all processes hold (proportional set size). While one is on the clock,
+the processes of the others stand by.
 
 To check the drift after every step, as FDA does, Flower would need a round for
 each step: --local_steps=1 says what that costs.
@@ -162,7 +162,7 @@ class Child:
         most, over = [self._bytes()], threading.Event()
 
         def watch():
-            while not over.wait(0.25):
+            while not over.wait(0.05):
                 most.append(self._bytes())
 
         watcher = threading.Thread(target=watch)

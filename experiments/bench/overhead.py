@@ -16,6 +16,9 @@ default, with the task's theta (dense20m: 50), which synchronises when that is
 exceeded, by a model of its own that no other kind trains. It does so in few
 blocks, of which a median knows nothing: "overall" is the ratio of the sums.
 
+"synchronous" averages the gradients in each step, by a model of its own, and
+"average each step" the models (`fda_tf.EveryStep`): as many bytes.
+
 A block's time is that of its slowest worker; CPU seconds are of all workers.
 """
 
@@ -28,7 +31,12 @@ import time
 import numpy as np
 from absl import app, flags
 
-from experiments.bench import measured, netlab, processes, profiled
+from experiments.bench import (
+    measured,
+    netlab,
+    processes,
+    profiled,
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
@@ -69,7 +77,8 @@ CHECKS = {  # kind -> monitor, options of VarianceThreshold
     ),
 }
 FDA, LOCAL_SGD, H = "FDA", "local SGD, H = 32", 32
-KINDS = (*CHECKS, FDA, LOCAL_SGD, "synchronous")
+EACH, SYNCHRONOUS = "average each step", "synchronous"
+KINDS = (*CHECKS, FDA, LOCAL_SGD, EACH, SYNCHRONOUS)
 _LOCAL = "local only"
 THETAS = {"lenet5_mnist": 1.5, "vgg16star_mnist": 50.0, "dense20m": 50.0}
 
@@ -83,11 +92,13 @@ def policy(kind: str):
         if monitor == "whole sketch":
             monitor = fda_tf.SketchMonitor(cascade=False)
         return fda_tf.VarianceThreshold(1e30, monitor, **options)
+    never = fda_tf.Every(steps=10**9)
     return {
-        _LOCAL: fda_tf.Every(steps=10**9),
+        _LOCAL: never,
+        SYNCHRONOUS: never,  # each step itself exchanges
         FDA: fda_tf.VarianceThreshold(THETAS[FLAGS.model], "sketch"),
         LOCAL_SGD: fda_tf.Every(steps=H),
-        "synchronous": fda_tf.EveryStep(),
+        EACH: fda_tf.EveryStep(),
     }[kind]
 
 
@@ -130,12 +141,17 @@ def measure() -> None:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     replicas = fda_tf.connect()
+    from experiments.bench import gradients
     from fda_tf import training
 
-    home = _home(replicas)
+    home = _home(replicas, build())
 
     def make(kind):
-        own = _home(replicas) if kind == FDA else home
+        own = home
+        if kind == FDA:
+            own = _home(replicas, build())
+        elif kind == SYNCHRONOUS:
+            own = _home(replicas, gradients.averaged(build(), replicas.mean))
         loop = training.Loop(own, policy(kind), fda_tf.Average())
         _block(loop, 3)
         return loop
@@ -166,8 +182,8 @@ def measure() -> None:
     print(json.dumps({"rows": rows, "profile_ms": profiles}), flush=True)
 
 
-def _home(replicas):
-    """Returns the cluster: the model, and this worker's part of the images."""
+def _home(replicas, model):
+    """Returns the cluster: a model, and this worker's part of the images."""
     from experiments import datasets
     from fda_tf import cluster, data, worker
 
@@ -178,7 +194,7 @@ def _home(replicas):
         [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
     )
     return cluster.Cluster(
-        worker.Worker(build(), source.example(), source.spec()),
+        worker.Worker(model, source.example(), source.spec()),
         source,
         replicas,
     )

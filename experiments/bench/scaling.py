@@ -146,7 +146,9 @@ def constants(fitted: dict, intervals: list[dict]) -> dict:
             "byte": bare / 4,  # two workers send each byte once
         },
         "synchronisation": {"parameter": max(0.0, ours - bare)},
-        "state": states | {"bytes_per_second": 4 / fitted["size"]["norm"]["b"]},
+        # Naive reads the model and w_0.
+        "state": states
+        | {"bytes_per_second": 8 / fitted["size"]["naive"]["b"]},
         "share_above": SHARE_ABOVE,
         "intervals": intervals,
         "machine": measured.machine(),

@@ -13,19 +13,21 @@ the chief evaluates, and ends when all hosts have the average.
 Each finished run is a line of --output, and is not run again. A run ends at
 the target or at a limit of steps or seconds, and then says how far it came.
 
-Methods: synchronous (the models are averaged after each step: as many bytes as
-an all-reduce of the gradients), local:H (local SGD), fedavg (local SGD with H
-of one epoch and plain averages), and FDA as MONITOR:THETA:CHECK_EVERY, such as
-linear (the task's theta, a check after each step), sketch:auto, linear:auto:16.
+Methods: synchronous (the models are averaged after each step),
+synchronous:gradients (the gradients are, in each), local:H (local SGD), fedavg
+(local SGD with H of one epoch and plain averages), and FDA as
+MONITOR:THETA:CHECK_EVERY, such as linear (the task's theta, a check after each
+step), sketch:auto, linear:auto:16.
 
-The hosts share the machine's cores. So compute and waiting are told apart: a
-local step's seconds of CPU are measured in the same processes, on one host
-while the others rest. `compute s` is what the cores need for all steps of all
-hosts, `waiting s` the rest (the wire, the collectives' own work, the slowest
-host), and `s, a core each` is a model: waiting as it was, and steps as fast as
-one host alone does them. `cable s` is what a cable needs for a host's bytes.
-`others` is the share of the cores that went to
-other work while the clock ran, with the kernel's own for the network.
+The hosts share the machine's cores. So compute and waiting are told apart: each
+run measures local steps in the same processes, of all hosts at once and of one
+while the others rest; the medians over a task's runs count. `compute s` is what
+the run's steps would take if nothing were ever sent, `waiting s` the rest (the
+wire, the collectives' own work, the slowest host), and `s, a core each` is
+calculated: waiting as it was, and steps as fast as one host alone does them.
+`cable s` is what a cable needs for a host's bytes. `others` is the share of the
+cores that went to other work while the clock ran, with the kernel's own for the
+network.
 """
 
 import itertools
@@ -43,6 +45,7 @@ from experiments.bench.wallclock_runs import (
     is_done,
     key_of,
     read,
+    step_seconds,
     table,
 )
 
@@ -115,7 +118,8 @@ def check() -> None:
         except (ValueError, IndexError) as error:
             raise ValueError(
                 f"--methods: {method!r} ({error}). Expected synchronous, "
-                "local:H, fedavg or MONITOR:THETA:CHECK_EVERY with one of "
+                f"{wallclock_host.GRADIENTS}, local:H, fedavg or "
+                "MONITOR:THETA:CHECK_EVERY with one of "
                 f"{', '.join(fda_tf.MONITORS)}."
             ) from error
     if not pathlib.Path(FLAGS.output).absolute().parent.is_dir():
@@ -156,7 +160,8 @@ def main(argv: list[str]) -> None:
         del run["data_dir"]
         with open(FLAGS.output, "a") as lines:
             lines.write(json.dumps(run) + "\n")
-        shown = (f"{name} {value:.4g}" for name, value in costs(run).items())
+        found = costs(run, step_seconds(runs.values()))
+        shown = (f"{name} {value:.4g}" for name, value in found.items())
         print(*key_of(job)[:4], *shown, sep="  ", flush=True)
     if FLAGS.picture:
         from experiments.bench import wallclock_picture

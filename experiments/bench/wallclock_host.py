@@ -17,17 +17,21 @@ import tensorflow as tf
 
 import fda_tf
 from experiments import datasets, results
+from experiments.bench import gradients
 from experiments.bench.wallclock_counts import Meter, Spent, messages
 from experiments.tasks import TASKS
 from fda_tf import cluster, data, training, worker
+
+GRADIENTS = "synchronous:gradients"
 
 
 def policy(method: str, theta: float) -> fda_tf.sync.Policy:
     """Returns when a method synchronises.
 
     Args:
-      method: synchronous, local:H, fedavg, or a monitor's name; after it
-        :theta (a number, or auto) and after that :steps between checks.
+      method: synchronous, synchronous:gradients (whose steps themselves
+        exchange), local:H, fedavg, or a monitor's name; after it :theta (a
+        number, or auto) and after that :steps between checks.
       theta: of a monitor without one.
 
     Example:
@@ -39,6 +43,8 @@ def policy(method: str, theta: float) -> fda_tf.sync.Policy:
     kind, *numbers = method.split(":")
     if method == "synchronous":
         return fda_tf.EveryStep()
+    if method == GRADIENTS:
+        return fda_tf.Every(steps=10**9)
     if method == "fedavg":
         return fda_tf.Every(epochs=1)
     if kind == "local":
@@ -68,14 +74,19 @@ class Trial:
         source = data.source(
             [(x[own], y[own])], 32, "passes", job["seed"], replicas.index
         )
-        local = worker.Worker(
-            task.build(job["seed"]), source.example(), source.spec()
-        )
+        model, self.meter = task.build(job["seed"]), Meter(replicas.count)
+        if job["method"] == GRADIENTS:
+            gradients.averaged(model, self._mean)
+        local = worker.Worker(model, source.example(), source.spec())
         self.home = cluster.Cluster(local, source, replicas)
-        self.home.meter = self.meter = Meter(replicas.count)
+        self.home.meter = self.meter
         epoch = source.epoch_steps(len(y), replicas.count)
         sync = policy(job["method"], task.theta)
         self.loop = training.Loop(self.home, sync, fda_tf.Average(), epoch)
+
+    def _mean(self, gradient):
+        self.meter.all_reduce("model", gradient)
+        return self.replicas.mean(gradient)
 
     def warm_up(self) -> None:
         """Compiles and connects all that training needs; leaves no trace."""
@@ -113,6 +124,8 @@ class Trial:
                 break
         spent.on(self.loop.finish)  # all hosts are to have the average
         counted, theta = self.loop.counters(), float(self.loop.theta)
+        if job["method"] == GRADIENTS:
+            counted["syncs"] = step
         names = ("syncs", "checks", "state_bytes", "model_bytes", "wire_bytes")
         return {
             "reached": reached,
@@ -170,7 +183,7 @@ class Trial:
     def local_steps(self) -> dict:
         """Measures steps without any exchange: all hosts at once, and one.
 
-        One host alone: by its seconds of CPU, which others do not lengthen.
+        One host alone: by its seconds of CPU.
         """
         never = fda_tf.Every(steps=10**9)
         loop = training.Loop(self.home, never, fda_tf.Average())
@@ -206,7 +219,10 @@ def main() -> None:
     with replicas.lost_worker_in_words():
         trial = Trial(job, replicas)
         trial.warm_up()
-        result = trial.train() | trial.framing() | trial.local_steps()
+        result = trial.train()
+        if job["method"] == GRADIENTS:  # no step of its is without exchange
+            trial = Trial(job | {"method": "synchronous"}, replicas)
+        result |= trial.framing() | trial.local_steps()
     print(json.dumps(result), flush=True)
 
 

@@ -26,6 +26,8 @@ def name_of(method: str) -> str:
     name = style.LOOKS[KINDS.get(kind, kind)].name
     if kind == "local":
         return f"{name}, H = {numbers[0]}"
+    if kind == "synchronous":
+        return ", ".join([name, *numbers])
     theta, every = (*numbers, "", "")[:2]
     if theta and theta != "auto":
         theta = style.theta(float(theta))
@@ -61,6 +63,7 @@ def figure(runs: Sequence[dict], title: str) -> Figure:
     drawn = style.figure(3.4 * len(rates) + 2.0, 7.2)
     panels = drawn.subplots(2, len(rates), squeeze=False, sharey="row")
     hosts, target = runs[0]["hosts"], runs[0]["target"]
+    seconds = wallclock_runs.step_seconds(runs)
     drawn.suptitle(
         f"{title}, {hosts} hosts: wall clock to {target:g} test accuracy",
         x=0.01, ha="left", fontweight="bold", fontsize=11,
@@ -68,7 +71,7 @@ def figure(runs: Sequence[dict], title: str) -> Figure:
     for i, mbit in enumerate(rates):
         found = list(_of(runs, mbit=mbit))
         _curves(panels[0, i], found, methods, f"{mbit:g} mbit")
-        _seconds(panels[1, i], found, methods)
+        _seconds(panels[1, i], found, methods, seconds)
     panels[0, 0].set_ylabel("test accuracy")
     panels[1, 0].set_yticks(range(len(methods)), map(name_of, methods))
     panels[1, 0].set_ylim(len(methods) - 0.4, -0.6)
@@ -119,14 +122,14 @@ def _curves(axes, runs, methods, title):
     axes.set_xlabel("seconds of training (log scale)")
 
 
-def _seconds(axes, runs, methods):
+def _seconds(axes, runs, methods, seconds):
     """Draws seconds to the target: measured, and with a core for each host."""
     shown = []
     for place, method in enumerate(methods):
         reached = list(_of(runs, method=method, reached=True))
         if not reached:
             continue
-        each = [wallclock_runs.costs(run) for run in reached]
+        each = [wallclock_runs.costs(run, seconds) for run in reached]
         look = _look(method, methods) | {"linestyle": "none"}
         measured = [cost["s"] for cost in each]
         alone = statistics.median(cost["s, a core each"] for cost in each)

@@ -4,7 +4,7 @@ import collections
 import json
 import pathlib
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # Test accuracies, set before the first run here. The second is passed in 1,500
 # steps by synchronous training in simulation, and in 1,600 by FDA at theta = 2.
@@ -47,15 +47,41 @@ def is_done(job: dict, runs: Runs, others: float = 1.0) -> bool:
     return run["reached"] or all(job[limit] <= run[limit] for limit in limits)
 
 
-def costs(run: dict) -> dict:
+def step_seconds(runs: Iterable[dict]) -> dict[tuple, tuple[float, float]]:
+    """Returns what a local step takes, by (task, hosts).
+
+    With all hosts at once, and one host alone: the medians over the runs, since
+    in each they were measured for some seconds only. Of those that were alone
+    on the machine, if any was.
+    """
+    groups = collections.defaultdict(list)
+    for run in runs:
+        groups[run["task"], run["hosts"]].append(run)
+    found = {}
+    for key, group in groups.items():
+        group = [run for run in group if run["others"] < 0.1] or group
+        found[key] = tuple(
+            statistics.median(run[name] for run in group) / 1e3
+            for name in ("local_step_ms", "alone_step_ms")
+        )
+    return found
+
+
+def costs(run: dict, seconds: dict[tuple, tuple[float, float]]) -> dict:
     """Returns a run's figures, as the table names them.
 
-    `cable s` is the time that a cable needs for the bytes of one host.
+    `compute s` is what the steps would take if nothing were ever sent, `waiting
+    s` the rest. `cable s` is the time that a cable needs for the bytes of one
+    host.
     `explained` is what the meter counts, and the frames that go with it, over
     what the cards have sent without the headers of the packets.
+
+    Args:
+      run: a line.
+      seconds: what `step_seconds` returned.
     """
-    alone = run["steps_taken"] * run["alone_step_ms"] / 1e3
-    compute = alone * max(1.0, run["hosts"] / run["cores"])
+    together, alone = seconds[run["task"], run["hosts"]]
+    compute = run["steps_taken"] * together
     waiting = run["seconds_taken"] - compute
     # Each block ends with an exchange of one number, a piece's way round.
     frames = run["messages"] + run["blocks"] * 2 * (run["hosts"] - 1)
@@ -68,7 +94,7 @@ def costs(run: dict) -> dict:
         "compute s": compute,
         "waiting s": waiting,
         "cable s": run["sent_bytes"] * 8e-6 / run["hosts"] / run["mbit"],
-        "s, a core each": alone + waiting,
+        "s, a core each": run["steps_taken"] * alone + waiting,
         "MB sent": run["sent_bytes"] / 1e6,
         "MB of headers": (run["sent_bytes"] - run["sent_content"]) / 1e6,
         "MB of frames": (run["sent_content"] - run["wire_bytes"]) / 1e6,
@@ -93,13 +119,13 @@ def table(runs: Runs) -> list[dict]:
         task, method, mbit, *rest = group
         return order.get(task, 99), mbit, *rest, order.get(method, 99), method
 
-    rows = []
+    rows, seconds = [], step_seconds(runs.values())
     for group in sorted(groups, key=place):
         task, method, mbit, hosts, *_ = group
         found = groups[group]
         reached = [run for run in found if run["reached"]]
         found = reached or found
-        each = [costs(run) for run in found]
+        each = [costs(run, seconds) for run in found]
         middle = {
             name: statistics.median(c[name] for c in each) for name in each[0]
         }
