@@ -10,7 +10,9 @@ import math
 import os
 import platform
 import random
+import shlex
 import statistics
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import TypeVar
@@ -125,7 +127,8 @@ def show(
     Args:
       rows: one figure each; what is not in `columns` is in the JSON only.
       columns: keys of the rows, in the table's order.
-      about: the settings of the measurement; the machine is added.
+      about: the settings of the measurement; the command and the machine are
+        added.
     """
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
     widths = [
@@ -134,7 +137,11 @@ def show(
     for line in ([*columns], *cells):
         aligned = zip(line, widths, strict=True)
         print("  ".join(cell.rjust(width) for cell, width in aligned))
-    print(json.dumps({"rows": list(rows), **about, "machine": machine()}))
+    # What `python -m` was given; it made of it the path of a file.
+    name = getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0])
+    command = shlex.join([name, *sys.argv[1:]])
+    found = {"command": command, "rows": list(rows), **about}
+    print(json.dumps(found | {"machine": machine()}))
 
 
 def _cell(value: object) -> str:

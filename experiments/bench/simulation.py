@@ -39,6 +39,7 @@ COLUMNS = (
     "workers",
     "worker_steps_per_second",
     "ratio_to_single_step",
+    "ratio_quartiles",
     "compile_seconds",
     "peak_rss_bytes",
     "bytes_per_worker",
