@@ -5,11 +5,15 @@ import json
 import subprocess
 import sys
 
+import keras
+import numpy as np
 import pytest
+import small
 
 import fda_tf
 from experiments import style
 from experiments.bench import (
+    gradients,
     netlab,
     wallclock_counts,
     wallclock_host,
@@ -112,12 +116,25 @@ def test_the_picture_names_each_method_and_rate():
     assert named == expected
 
 
+def test_the_optimizer_steps_by_the_mean_gradient():
+    x, y = small.data()
+    ends = []
+    for rate, factor in ((0.3, 0.5), (0.15, 1.0)):
+        model = small.linear_model(optimizer=keras.optimizers.SGD(rate))
+        gradients.averaged(model, lambda g, f=factor: [f * b for b in g])
+        model.fit(x, y, batch_size=60, epochs=2, shuffle=False, verbose=0)
+        ends.append(np.concatenate([w.ravel() for w in model.get_weights()]))
+    np.testing.assert_allclose(*ends, rtol=1e-5)
+    assert np.abs(ends[0] - small.start().ravel()).max() > 0.01
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not netlab.can_be(), reason=netlab.NEEDS)
 def test_the_meter_and_the_cards_agree(tmp_path):
     command = [sys.executable, "-m", "experiments.bench.wallclock"]
     command += ["--tasks=lenet5_mnist5000", "--hosts=2", "--rates=100"]
-    command += ["--methods=local:8,sketch", "--steps=60", "--every=20"]
+    methods = ["synchronous:gradients", "local:8", "sketch"]
+    command += [f"--methods={','.join(methods)}", "--steps=60", "--every=20"]
     command += [f"--output={tmp_path}/runs.jsonl"]
     for seconds in (400, 60):  # the second time, nothing is left to be run
         # By SIGTERM it takes its hosts away; by SIGKILL it could not.
@@ -125,5 +142,5 @@ def test_the_meter_and_the_cards_agree(tmp_path):
         done = subprocess.run(limited, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-        assert [row["method"] for row in rows] == ["local:8", "sketch"]
+        assert sorted(row["method"] for row in rows) == sorted(methods)
         assert all(0.95 < row["explained"] < 1.05 for row in rows)
