@@ -21,8 +21,8 @@ class Sent(NamedTuple):
 class Exchange:
     """The mean of the workers' models, as a payload and a guard let it be.
 
-    Plain models are averaged as they are. Else it is their drifts that
-    travel, and the mean model is
+    Plain models, and that of one worker alone, are averaged as they are. Else
+    it is their drifts that travel, and the mean model is
 
         w_0 + sum_k s_k decode(encode(c_k u_k + e_k)) / sum_k s_k
 
@@ -49,6 +49,9 @@ class Exchange:
         self.workers, self._w0 = workers, w0
         self.payload, self.guard = payloads.get(payload), guard
         self.average_statistics = statistics == "average"
+        plain = guard is None and type(self.payload) is payloads.Float32
+        # Alone nothing travels, and nothing is left out.
+        self._as_they_are = plain or workers.count == 1
         if self.payload.feedback and workers.count > 1:
             workers.keep_residuals()
 
@@ -58,7 +61,7 @@ class Exchange:
         Args:
           step: steps done, int64: of random numbers.
         """
-        if self.guard is None and isinstance(self.payload, payloads.Float32):
+        if self._as_they_are:
             return self._mean_models()
         scales = shares = None
         if self.guard is not None:

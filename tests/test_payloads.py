@@ -1,5 +1,6 @@
 """What travels at a synchronisation: closed forms, bounds, what it sends."""
 
+import keras
 import ml_dtypes
 import numpy as np
 import pytest
@@ -13,6 +14,13 @@ from fda_tf.payloads import BFloat16, Float32, Int8, TopK
 
 ALL = [Float32(), BFloat16(), Int8(), Int8(feedback=True), TopK(0.1)]
 SIZES = [1, 255, 256, 1000]
+
+
+class Half(Float32):
+    """Half of the drift."""
+
+    def encode(self, drift, seed):
+        return [drift / 2]
 
 
 def drift(size=1000, seed=0):
@@ -114,7 +122,7 @@ def replay(payload, steps, participants=None):
     return w0.ravel()
 
 
-@pytest.mark.parametrize("payload", ALL, ids=repr)
+@pytest.mark.parametrize("payload", [*ALL, Half()], ids=repr)
 def test_the_loop_averages_what_is_read(payload):
     run = simulate(fda_tf.EveryStep(), payload=payload, steps=12)
     # bfloat16 is summed in itself: three more roundings.
@@ -162,9 +170,17 @@ def test_a_bad_drift_is_not_lost_in_whole_numbers(payload):
         )  # fmt: skip
 
 
-def test_one_worker_alone_compresses_nothing():
-    run = simulate(fda_tf.Every(steps=3), workers=1, payload="topk")
-    plain = simulate(fda_tf.Every(steps=3), workers=1)
+@pytest.mark.parametrize("make", [
+    fda_tf.Average,
+    lambda: fda_tf.ServerOptimizer(keras.optimizers.SGD(0.5, momentum=0.9)),
+])  # fmt: skip
+def test_one_worker_alone_compresses_nothing(make):
+    run, plain = (
+        simulate(
+            fda_tf.Every(steps=3), workers=1, server=make(), payload=payload
+        )
+        for payload in ("topk", "float32")
+    )
     np.testing.assert_array_equal(
         small.flat(run.model), small.flat(plain.model)
     )
