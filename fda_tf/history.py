@@ -89,7 +89,7 @@ class Recorder:
         self._last_sync, self._stopped = 0, False
         self._preemption = Preemption(loop.workers.call_meeting)
         self._state: State | None = None
-        self._saved_at = -1  # the step of the last checkpoint
+        self._saved_at: int | None = None  # the step of the last checkpoint
         self._calls = self._timed_steps = 0
         self._timed_seconds = 0.0
         self._start = time.perf_counter()
@@ -137,7 +137,6 @@ class Recorder:
         step = int(self.loop.step)
         if step == self._saved_at:
             return
-        self._saved_at = step
         facts = {
             "rows": self.history.rows,
             "stopped": self._stopped,
@@ -148,7 +147,8 @@ class Recorder:
             for parts in (self._variance, self._theta)
         ]
         arrays += sync_table.to_arrays(self.history.syncs)
-        self._state.save(self.plan.checkpoint, facts, arrays)
+        if self._state.save(self.plan.checkpoint, facts, arrays):
+            self._saved_at = step
 
     def _go_on(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
@@ -169,7 +169,7 @@ class Recorder:
         loop.workers.source.skip(found.step)
 
     def _end_if_preempted(self) -> None:
-        """Saves and ends the process when a worker has got SIGTERM."""
+        """Saves, and ends the process, when a worker has got SIGTERM."""
         if self.plan.checkpoint and bool(self.loop.workers.called()):
             self.loop.workers.end_meeting()
             self._save()
@@ -177,7 +177,8 @@ class Recorder:
 
     def _end(self) -> None:
         replicas = self.loop.workers.replicas
-        self._preemption.end(int(self.loop.step), replicas.is_chief)
+        step = int(self.loop.step)
+        self._preemption.end(step, self._saved_at, replicas.is_chief)
 
     def _call(self, steps: int) -> None:
         start = time.perf_counter()

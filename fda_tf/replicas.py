@@ -22,6 +22,7 @@ from absl import logging
 
 from fda_tf.processes import context, environment, lost, own_address, rendezvous
 from fda_tf.processes.patience import Patience
+from fda_tf.saving.preemption import Preempted
 
 
 class Replicas:
@@ -130,8 +131,9 @@ class Replicas:
                 self.give_up(told)
             self._alone = True
             raise told from error
+        except Preempted:
+            raise  # all end so, as they have agreed
         except (SystemExit, KeyboardInterrupt) as error:
-            # With 0 ends who was preempted, as all have agreed.
             if getattr(error, "code", 1):
                 self.give_up(error)
             raise

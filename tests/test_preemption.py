@@ -1,17 +1,19 @@
 """SIGTERM is heard at once, and only while somebody watches."""
 
+import errno
 import os
 import signal
 import threading
 import time
 
+import keras
 import pytest
 import small
 import tensorflow as tf
 from launched import eventually
 
 import fda_tf
-from fda_tf.saving.preemption import Preemption
+from fda_tf.saving.preemption import Preempted, Preemption
 
 
 @pytest.fixture(autouse=True)
@@ -92,3 +94,60 @@ def test_a_call_of_many_steps_ends_soon(tmp_path):
         )  # fmt: skip
     (step,) = fda_tf.Checkpoint(tmp_path).steps()
     assert step < 16
+
+
+def train(checkpoint, callback):
+    fda_tf.train(
+        small.linear_model(), small.data(), steps=30, batch_size=8,
+        on_progress=callback, checkpoint=checkpoint,
+    )  # fmt: skip
+
+
+def fit(checkpoint, callback):
+    look = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: callback({"step": batch + 1})
+    )
+    fda = fda_tf.FDA(checkpoint=checkpoint)
+    small.linear_model().fit(
+        *small.data(), batch_size=8, verbose=0, callbacks=[look, fda]
+    )
+
+
+@pytest.mark.parametrize("run", [train, fit])
+def test_where_a_full_disk_leaves_it_is_said(
+    run, tmp_path, monkeypatch, caplog
+):
+    checkpoint = fda_tf.Checkpoint(tmp_path, every=4)
+    write = fda_tf.Checkpoint.write
+
+    def full(self, step, *part):
+        if step > 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, step, *part)
+
+    def stop(row):
+        if row["step"] >= 6:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(fda_tf.Checkpoint, "write", full)
+    with pytest.raises(SystemExit) as ended:
+        run(checkpoint, stop)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert checkpoint.steps() == [4]
+    assert caplog.messages[-1].startswith("SIGTERM: all workers end, but step ")
+    assert caplog.messages[-1].endswith("they go on from step 4.")
+
+
+def test_without_any_checkpoint_one_begins_anew(caplog):
+    with pytest.raises(SystemExit, match="143"):
+        Preemption.end(6, None, chief=True)
+    assert caplog.messages[-1].endswith("Started again, they begin anew.")
+
+
+def test_others_are_not_told_of_an_end_that_all_have_agreed_on(monkeypatch):
+    told, replicas = [], fda_tf.Replicas()
+    monkeypatch.setattr(replicas, "give_up", told.append)
+    for end in (Preempted(143), SystemExit(3)):
+        with pytest.raises(SystemExit), replicas.lost_worker_in_words():
+            raise end
+    assert told == [end]

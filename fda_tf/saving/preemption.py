@@ -8,6 +8,12 @@ from collections.abc import Callable, Iterator
 
 from absl import logging
 
+NOT_SAVED = 128 + signal.SIGTERM  # as programs say that it ended them
+
+
+class Preempted(SystemExit):
+    """The end of a worker that got SIGTERM; that of all, as they agreed."""
+
 
 class Preemption:
     """Remembers SIGTERM while it watches, in place of ending the process.
@@ -40,20 +46,27 @@ class Preemption:
             yield
 
     @staticmethod
-    def end(step: int, chief: bool) -> None:
-        """Ends the process, whose state is saved.
+    def end(step: int, saved: int | None, chief: bool) -> None:
+        """Ends the process, when all workers have tried to save their state.
 
         Args:
-          step: that was saved.
+          step: that they are at.
+          saved: the step of the last checkpoint; None if there is none.
           chief: whether to say so.
+
+        Raises:
+          Preempted: with 0 if the step is saved, else with `NOT_SAVED`.
         """
+        if saved == step:
+            message = f"all workers have saved step {step}, and end. Started "
+            message += "again, they go on from there."
+        else:
+            then = "begin anew" if saved is None else f"go on from step {saved}"
+            message = f"all workers end, but step {step} could not be saved; "
+            message += f"their output says why. Started again, they {then}."
         if chief:
-            logging.warning(
-                "SIGTERM: all workers have saved step %d, and end. Started "
-                "again, they go on from there.",
-                step,
-            )
-        raise SystemExit(0)
+            logging.warning("SIGTERM: %s", message)
+        raise Preempted(0 if saved == step else NOT_SAVED)
 
     def _remember(self, *_) -> None:
         self.came = True

@@ -43,6 +43,7 @@ class Resuming:
         self._preemption = Preemption(self._call_meeting)
         self._trainer: Trainer | None = None
         self._stopped = False
+        self._saved_at: int | None = None  # the step of the last checkpoint
         self.found: saved.Saved | None = None  # not gone on from yet
         self.callbacks: Sequence[Any] = ()  # whose memory is kept
 
@@ -62,7 +63,7 @@ class Resuming:
         """Saves, and ends the process: a worker has got SIGTERM."""
         self.save(made)
         step = int(made.trainer.loop.step)
-        self._preemption.end(step, self._replicas.is_chief)
+        self._preemption.end(step, self._saved_at, self._replicas.is_chief)
 
     def _call_meeting(self) -> None:
         if self._trainer is not None:
@@ -74,6 +75,7 @@ class Resuming:
         """Looks for what to go on from; all workers must."""
         if self.checkpoint:
             self.found = saved.newest(self.checkpoint, self._replicas)
+            self._saved_at = self.found and self.found.step
 
     def first_epoch(self, epochs: int) -> int:
         """Returns the epoch that Keras is to begin with; 0 for its own."""
@@ -181,7 +183,7 @@ class Resuming:
         memory, arrays = callback_state.collect(self.callbacks)
         syncs = sync_table.to_arrays(self._record.syncs)
         progress = self._progress
-        made.trainer.save(
+        all_have = made.trainer.save(
             self.checkpoint,
             history=[np.float32(self._record.variance), *syncs, *arrays],
             error=error,
@@ -194,3 +196,5 @@ class Resuming:
             stopped=self._stopped,
             spec=specs.to_json(made.spec),
         )
+        if all_have:
+            self._saved_at = int(made.trainer.loop.step)

@@ -92,8 +92,7 @@ class State:
         if problem is not None and problem is not failed:
             logging.warning(
                 "Worker %d cannot write its part of the checkpoint of step %d "
-                "to %s: %s. Training goes on, and the last good checkpoint "
-                "stays.",
+                "to %s: %s. The last good checkpoint stays.",
                 me,
                 step,
                 checkpoint.directory,
