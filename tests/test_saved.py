@@ -194,6 +194,42 @@ def test_local_statistics_are_no_mean(tmp_path):
     assert kept == [[0], [1], [2]]
 
 
+def spoil(folder, step, worker, workers, name="weights/0"):
+    """Makes a number of one worker's part infinite."""
+    arrays, facts = Checkpoint(folder).read(step, worker, workers)
+    arrays[name][0] = np.inf
+    Checkpoint(folder).write(step, worker, workers, arrays, facts)
+
+
+@pytest.mark.parametrize("name", ["weights/0", "statistics/0"])
+@pytest.mark.parametrize("step", [20, 21])  # statistics averaged, and not
+def test_models_that_are_not_finite_are_left_out(tmp_path, caplog, step, name):
+    write(tmp_path, [step], 4)
+    spoil(tmp_path, step, 1, 4, name)
+    found = newest(tmp_path, 5)
+    for part, worker in zip(found, [0, 2, 3, 0, 2], strict=True):
+        assert part.worker == part.arrays["rest_0/0"][0] == worker
+        mean = (0 + 2 + 3) / 3
+        np.testing.assert_array_equal(
+            part.arrays["weights/0"], np.float32([step, mean, 2**24])
+        )
+        kept = worker if step == 21 else np.float32(mean)
+        assert part.arrays["statistics/0"].tolist() == [kept]
+    (warning,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    words = f"step {step} the model of worker 1 is NaN or infinite"
+    assert words in warning.getMessage()
+
+
+def test_where_no_model_is_finite_none_is_taken(tmp_path):
+    write(tmp_path, [10, 20], 2)
+    for k in range(2):
+        spoil(tmp_path, 20, k, 2)
+    for error in newest(tmp_path, 3):
+        assert isinstance(error, ValueError)
+        assert "step 20 the models of all 2 workers are NaN" in str(error)
+        assert "Remove that step's folder, to go on from an" in str(error)
+
+
 def test_the_newest_is_taken_whoever_made_it(tmp_path, caplog):
     write(tmp_path, [10, 50], 2)
     write(tmp_path, [20, 40], 4)

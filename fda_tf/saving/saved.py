@@ -22,6 +22,7 @@ class Saved(NamedTuple):
     """One worker's part of a checkpoint."""
 
     step: int
+    worker: int  # whose part it is
     workers: int  # that there were
     arrays: dict[str, np.ndarray]
     facts: dict[str, Any]
@@ -36,9 +37,10 @@ def newest(checkpoint: Checkpoint, replicas: Any) -> Saved | None:
     """Returns our part of the newest checkpoint that all have; all must ask.
 
     When the newest is of another number of workers, the part is made of
-    theirs: the mean of the models, and the rest of one of them. What is torn
-    or damaged is warned of, and the one before it taken. Later parts of ours
-    are removed, so that they never make a set with new ones of the others.
+    theirs: the mean of the models that are finite, and the rest of one of these
+    workers, in turn. What is torn or damaged is warned of, and the one before
+    it taken. Later parts of ours are removed, so that they never make a set
+    with new ones of the others.
 
     Args:
       checkpoint: where to look.
@@ -46,14 +48,15 @@ def newest(checkpoint: Checkpoint, replicas: Any) -> Saved | None:
 
     Raises:
       ValueError: on every worker, when there is something, and none of it is
-        a checkpoint that all workers can read.
+        a checkpoint that all workers can read; when none of the models of
+        another number of workers is finite.
     """
     me, count = replicas.index, replicas.count
     step = _newest_sound(checkpoint, replicas)
     found = _newest_of_others(checkpoint, replicas, step)
     if found is None and step != NONE:
         read = all_or_none(replicas, lambda: checkpoint.read(step, me, count))
-        found = Saved(step, count, *read)
+        found = Saved(step, me, count, *read)
     if found is None:
         _refuse_what_is_lost(checkpoint, replicas)
     last = found.step if found else NONE
@@ -136,29 +139,62 @@ def _newest_of_others(
 def _merged(
     checkpoint: Checkpoint, step: int, workers: int, me: int
 ) -> Saved | None:
-    """Returns a part for worker `me`; None if one of theirs is damaged."""
+    """Returns a part for worker `me`; None if one of theirs is damaged.
+
+    Raises:
+      ValueError: if none of their models is finite.
+    """
+    finite, sums = [], {}
     try:
-        arrays, facts = checkpoint.read(step, me % workers, workers)
-        averaged = [
-            name
-            for name in arrays
-            if name.startswith("weights/")
-            or (
-                name.startswith("statistics/")
-                and facts[OURS]["average_statistics"]
-            )
-        ]
-        sums = {n: np.zeros(arrays[n].shape, np.float64) for n in averaged}
         for k in range(workers):
-            part, _ = checkpoint.read(step, k, workers)
-            for name in averaged:
-                sums[name] += part[name]
+            arrays, facts = checkpoint.read(step, k, workers)
+            if all(np.isfinite(arrays[n]).all() for n in _model(arrays, True)):
+                finite.append(k)
+                for name in _model(arrays, facts[OURS]["average_statistics"]):
+                    total = sums.get(name, 0)
+                    sums[name] = np.add(total, arrays[name], dtype=np.float64)
+        _check_finite(checkpoint, step, workers, finite, me)
+        worker = finite[me % len(finite)]
+        arrays, facts = checkpoint.read(step, worker, workers)
     except DamagedError as error:
         logging.warning("%s", error)
         return None
     for name, total in sums.items():
-        arrays[name] = (total / workers).astype(arrays[name].dtype)
-    return Saved(step, workers, arrays, facts)
+        arrays[name] = (total / len(finite)).astype(arrays[name].dtype)
+    return Saved(step, worker, workers, arrays, facts)
+
+
+def _model(arrays: dict[str, np.ndarray], statistics: bool) -> list[str]:
+    """Returns the names of a part's weights and, if asked for, statistics."""
+    kinds = ("weights/", "statistics/") if statistics else ("weights/",)
+    return [name for name in arrays if name.startswith(kinds)]
+
+
+def _check_finite(
+    checkpoint: Checkpoint, step: int, workers: int, finite: list[int], me: int
+) -> None:
+    """Warns of workers whose models are not finite, which are left out.
+
+    Raises:
+      ValueError: if none is left.
+    """
+    if not finite:
+        raise ValueError(
+            f"{checkpoint.directory}: of the checkpoint of step {step} the "
+            f"models of all {workers} workers are NaN or infinite; expected "
+            "one at least to go on from. Remove that step's folder, to go on "
+            "from an earlier one; to begin anew, give an empty folder."
+        )
+    bad = sorted(set(range(workers)) - set(finite))
+    if bad:
+        logging.log(
+            logging.INFO if me else logging.WARNING,
+            "In the checkpoint of step %d the model of worker %s is NaN or "
+            "infinite: it is left out of the average, and nobody goes on with "
+            "that optimizer.",
+            step,
+            ", ".join(map(str, bad)),
+        )
 
 
 def _refuse_what_is_lost(checkpoint: Checkpoint, replicas: Any) -> None:

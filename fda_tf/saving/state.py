@@ -171,17 +171,17 @@ class State:
         if loop.monitor is not None:
             loop.monitor.synchronised(tuple(loop.w0), old)
         # A worker that was not there has random states of its own, too.
-        like = replicas.index % found.workers
-        loop.workers.take_seeds(replicas.index - like)
+        loop.workers.take_seeds(replicas.index - found.worker)
         logging.log(
             logging.WARNING if replicas.is_chief else logging.INFO,
             "The checkpoint of step %d is of %d workers; there are %d now. All "
-            "begin a new round from the average of those models. The optimizer "
-            "of each worker k is that of worker k mod %d.",
+            "begin a new round from the average of those models. Each takes "
+            "the optimizer of one of those workers, in turn, and, unless it "
+            "is alone, what error feedback has left out there; what nobody "
+            "takes is lost.",
             found.step,
             found.workers,
             replicas.count,
-            found.workers,
         )
 
 
