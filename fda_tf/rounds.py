@@ -64,6 +64,12 @@ class Round:
         """What it keeps: for checkpoints."""
         return [self._number, self._places, self._taken, self._present]
 
+    @property
+    def settings(self) -> dict[str, float | None]:
+        """What it is set to, besides the workers and the seed."""
+        participants = self.count if self._drawn else None
+        return {"participants": participants, "miss": self._miss}
+
     def client(self, place: tf.Tensor) -> tf.Tensor:
         """Returns the number of the client in a place."""
         return self._places[place] if self._drawn else place

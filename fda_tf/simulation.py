@@ -166,6 +166,9 @@ class Simulation(Workers):
         kept = super().variables() | self._stacks()
         return kept | {"round": self._round.variables}
 
+    def settings(self):
+        return super().settings() | self._round.settings
+
     def _stacks(self):
         groups = {f"rest_{i}": rows for i, rows in enumerate(self._rest)}
         return groups | {

@@ -207,6 +207,11 @@ class Workers(abc.ABC):
         groups = enumerate(self.worker.frozen)
         return {f"frozen_{i}": list(g.variables) for i, g in groups}
 
+    def settings(self) -> dict[str, Any]:
+        """Returns what a run that goes on with these workers must be set to."""
+        equal = self._shares is None
+        return {"weighting": "equal" if equal else "samples"}
+
     def share_frozen(self) -> None:
         """Gives all models of this process what no step changes, as one is."""
         for worker in self.resident:

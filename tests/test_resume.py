@@ -9,6 +9,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
+from fda_tf.saving import state
 
 STEPS = 40
 threshold = fda_tf.VarianceThreshold
@@ -225,7 +226,7 @@ def test_what_is_frozen_goes_on_as_it_was_drawn(tmp_path, monkeypatch):
 def begun(tmp_path_factory):
     """The directory of a run that is not over."""
     folder = tmp_path_factory.mktemp("begun")
-    run(folder, steps=8)
+    run(folder, steps=8, miss=0.2)
     return folder
 
 
@@ -241,8 +242,31 @@ def four(shards):
     ({"seed": 1}, "data's seed was 0, is 1 .* another checkpoint directory"),
     ({"sampling": "independent"}, "data's sampling was passes"),
     ({"statistics": "local"}, "average_statistics was True, is False"),
+    ({"weighting": "samples"}, "weighting was equal, is samples"),
+    ({"miss": 0.3}, "miss was 0.2, is 0.3"),
 ])  # fmt: skip
 def test_another_run_is_refused(begun, options, message):
     with pytest.raises(ValueError, match=message):
-        run(begun, **options)
+        run(begun, **{"miss": 0.2} | options)
     assert steps(begun) == [8]
+
+
+def test_with_another_version_settings_count_too(begun, monkeypatch):
+    monkeypatch.setattr(fda_tf, "__version__", "0.0.1")
+    with pytest.raises(ValueError, match="sync was .*0.05.*, is .*0.06"):
+        run(begun, miss=0.2, sync=threshold(0.06, "linear"))
+
+
+def test_with_another_version_what_keras_describes_is_left_out(caplog):
+    told = ("optimizer", "loss", "layer 0 (Dense)", "server", "sync")
+    ours, theirs = (
+        dict.fromkeys([*state.VERSIONS, *told, "data's seed"], number)
+        for number in (1, 2)
+    )
+    assert state._unlike_settings(ours, theirs, same_workers=True) == [
+        "sync was 2, is 1", "data's seed was 2, is 1",
+    ]  # fmt: skip
+    assert "optimizers, loss and layers" in caplog.text
+    alike = theirs | dict.fromkeys(state.VERSIONS, 1)
+    unlike = state._unlike_settings(ours, alike, same_workers=False)
+    assert len(unlike) == len(told)

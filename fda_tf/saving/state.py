@@ -19,6 +19,8 @@ from fda_tf.saving.saved import HISTORY, Saved
 from fda_tf.training import Loop
 
 VERSIONS = ("fda_tf", "tensorflow", "keras")
+# So begin the names of what Keras describes, the server's optimizer too.
+KERAS = ("optimizer", "server", "loss", "layer ")
 # What one worker alone does not have: with others it begins anew.
 ALONE_WITHOUT = ("monitor/", "check/", "residual/")
 
@@ -195,6 +197,7 @@ def _settings(loop: Loop) -> dict[str, Any]:
         average_statistics=loop.exchange.average_statistics,
         payload=loop.exchange.payload,
         guard=loop.exchange.guard,
+        **workers.settings(),
     )
     optimizer = json.loads(described["optimizer"])
     described["optimizer"] = json.dumps(_without_rate(optimizer))
@@ -255,19 +258,20 @@ def _unlike_settings(
     ours: Mapping[str, Any], theirs: Mapping[str, Any], same_workers: bool
 ) -> list[str]:
     """Returns what differs between settings, as far as it can be told."""
+    left_out: tuple[str, ...] = () if same_workers else ("data's ",)
     if any(ours[name] != theirs[name] for name in VERSIONS):
+        left_out += VERSIONS + KERAS
         logging.warning(
             "The checkpoint was made with %s, this is %s: not every number "
-            "will be the same.",
+            "will be the same. What Keras describes, in each version in its "
+            "own words, is not compared: optimizers, loss and layers.",
             *(
                 ", ".join(f"{n} {s[n]}" for n in VERSIONS)
                 for s in (theirs, ours)
             ),
         )
-        return []  # versions describe the same thing in other words
     return [
         f"{name} was {theirs.get(name)}, is {ours.get(name)}"
         for name in {**ours, **theirs}
-        if ours.get(name) != theirs.get(name)
-        and (same_workers or not name.startswith("data's "))
+        if ours.get(name) != theirs.get(name) and not name.startswith(left_out)
     ]
