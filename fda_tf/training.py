@@ -80,7 +80,9 @@ class Loop:
         # By the paper's formulas, of all workers that there were.
         self._paper_states = _counter("paper_state_bytes")
         self._paper_models = _counter("paper_model_bytes")
-        self._mean_is_finite = tf.Variable(True, trainable=False)
+        # Which, when no drift is to blame, was not.
+        self._state_is_finite = tf.Variable(True, trainable=False)
+        self._server_is_finite = tf.Variable(True, trainable=False)
         self._schedule = thetas.get(sync.theta)
         job = thetas.Job(
             group.layout.size,
@@ -187,6 +189,7 @@ class Loop:
         if self.check is not None:
             verdict = self.check.end(theta, interval, verdict)
             self._count_check(tf.cast(verdict.checked, tf.int64))
+            self._state_is_finite.assign(verdict.finite)
         estimate, crossed, finite, _ = verdict
         cause = tf.where(crossed, 1, tf.where(self._due(), 2, 0))
         if finite and cause > 0:
@@ -227,13 +230,13 @@ class Loop:
         mean = self.exchange.mean(self.step.read_value())
         norm = vectors.squared_norm_alike(mean.weights)
         finite = tf.math.is_finite(norm)
-        self._mean_is_finite.assign(finite)
         if finite:
             old = tuple(b.read_value() for b in self.w0)
             new = self.server.apply(old, mean.weights)
             if not _are(new, mean.weights):
                 norm = vectors.squared_norm_alike(new)
                 finite = tf.math.is_finite(norm)
+                self._server_is_finite.assign(finite)
             if finite:
                 self._schedule.averaged(norm)
                 if self.check is not None:
@@ -337,7 +340,13 @@ class Loop:
         )
 
     def _what_else_is_bad(self) -> str:
-        if bool(self._mean_is_finite):
+        if not bool(self._state_is_finite):
+            return (
+                f"the mean state of {self.monitor} is NaN or infinite, though "
+                "no worker's drift is; all workers stop. Lower the learning "
+                "rate, or look at the monitor's `state`."
+            )
+        if not bool(self._server_is_finite):
             return (
                 "the server optimizer's step is NaN or infinite; all workers "
                 "stop. Lower the server's learning rate."

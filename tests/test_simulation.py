@@ -254,3 +254,20 @@ def test_a_server_that_explodes_is_named():
             server=fda_tf.ServerOptimizer(keras.optimizers.SGD(1e38)),
             batch_size=1,
         )
+
+
+def test_a_monitor_whose_state_is_bad_is_named():
+    class Sick(fda_tf.NaiveMonitor):
+        def state(self, drift, theta):
+            return super().state(drift, theta) * float("nan")
+
+    with pytest.raises(FloatingPointError, match="Step 1: the mean state of S"):
+        simulate(fda_tf.VarianceThreshold(0.5, Sick()))
+
+
+def test_an_average_that_is_bad_at_an_evaluation_is_named():
+    source = data.ArraySource(small.shards(2), BATCH)
+    home = simulation.Simulation(small.linear_model, source, 2)
+    loop = training.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
+    with pytest.raises(FloatingPointError, match="Step 0: the average of the"):
+        loop.raise_bad_drift()  # as when it has overflowed
