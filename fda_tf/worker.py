@@ -108,8 +108,9 @@ class Worker:
         statistics = {
             i: v
             for i, v in own.items()
-            if i in updated and i not in metrics and v.dtype == tf.float32
+            if i in updated and i not in metrics and v.dtype.is_floating
         }
+        check_statistics(model, statistics)
         rest = _by_id(model.optimizer.variables) | updated
         elsewhere = statistics | trainable | metrics
         self.names = [v.path for v in model.trainable_variables]
@@ -262,6 +263,24 @@ def check_weights(model: keras.Model) -> None:
                 f"{variable.dtype}; expected float32. For lower precision "
                 "use a policy such as keras.mixed_precision.set_global_policy("
                 '"mixed_bfloat16"), which keeps float32 variables.'
+            )
+
+
+def check_statistics(model: keras.Model, statistics: dict) -> None:
+    """Raises ValueError unless all statistics are float32.
+
+    Args:
+      model: whose they are.
+      statistics: id -> variable, of those that a step updates.
+    """
+    for variable in model.non_trainable_variables:
+        (i,) = _by_id([variable])
+        if i in statistics and variable.dtype != "float32":
+            raise ValueError(
+                f"The variable {variable.path!r}, which a training step "
+                f"updates, is {variable.dtype}; expected float32, in which "
+                "such statistics are averaged. Give its layer, or its "
+                'add_weight(), dtype="float32".'
             )
 
 

@@ -20,6 +20,17 @@ BAD = {
             keras.layers.Dense(small.CLASSES, dtype="float64"),
         ]
     ),
+    "moving_mean', which .* updates, is float64; expected float32": lambda: (
+        keras.Sequential(
+            [
+                keras.Input((small.INPUTS,)),
+                keras.layers.BatchNormalization(
+                    center=False, scale=False, dtype="float64"
+                ),
+                keras.layers.Dense(small.CLASSES),
+            ]
+        )
+    ),
 }
 
 
