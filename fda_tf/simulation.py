@@ -198,7 +198,7 @@ class Simulation(Workers):
             values = shared(shares[i], of(i))
             total = [t + v for t, v in zip(total, values, strict=True)]
         whole = tf.reduce_sum(shares)
-        return [t / tf.cast(whole, t.dtype) for t in total]
+        return [tf.cast(tf.cast(t, tf.float32) / whole, t.dtype) for t in total]
 
     def _shares_for(self, kind, shares=None):
         """Returns what the workers of this round count for; None: all alike."""

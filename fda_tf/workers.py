@@ -267,6 +267,7 @@ def evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, Any]:
 def shared(share: tf.Tensor, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Returns share x tensor of each; 0 if the share is, even of NaN.
 
+    The product is float32's: rounded to bfloat16, the share would be another.
     Where all shares are 0, what each one's is of their sum is 0 / 0: NaN, and
     so is the mean of nobody.
 
@@ -279,6 +280,10 @@ def shared(share: tf.Tensor, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
       [nan]
     """
     return [
-        tf.where(share == 0, tf.zeros_like(t), tf.cast(share, t.dtype) * t)
+        tf.where(
+            share == 0,
+            tf.zeros_like(t),
+            tf.cast(share * tf.cast(t, tf.float32), t.dtype),
+        )
         for t in tensors
     ]

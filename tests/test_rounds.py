@@ -1,6 +1,7 @@
 """Who takes part: C of K, stragglers, shares by samples, and the guard."""
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import small
@@ -186,6 +187,22 @@ def test_a_participants_share_is_of_those_who_take_part():
         w0 = np.average(models, axis=0, weights=sizes)
         who.begin()
     np.testing.assert_allclose(small.flat(run.model), w0.ravel(), atol=1e-5)
+
+
+def test_shares_are_not_rounded_with_what_they_are_of():
+    """In bfloat16, 0.3 is 0.3008 and the sum of the shares, 1.2, is 1.203."""
+    source = data.ArraySource(small.shards(2), BATCH)
+    home = fda_tf.simulation.Simulation(small.linear_model, source, 2)
+    numbers = np.arange(1.0, 2.0, 1 / 128, dtype=np.float32)  # all of them
+    sent = tf.cast(numbers, tf.bfloat16)
+    shares = np.float32([0.3, 0.9])
+    (mean,) = home.mean(lambda _: [sent], "model", tf.constant(shares))
+    first, second = (
+        (share * numbers).astype(ml_dtypes.bfloat16) for share in shares
+    )
+    total = (first + second).astype(np.float32)
+    expected = (total / shares.sum()).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(mean, expected)
 
 
 def test_the_guard_by_hand():
