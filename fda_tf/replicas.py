@@ -32,7 +32,7 @@ class Replicas:
       index: this process's number, from 0; number 0 is the chief.
       addresses: host:port of each process, in order.
       strategy: the `tf.distribute` strategy that joins them; None alone.
-      timeout: seconds that a collective waits for the others.
+      timeout: seconds to wait for the others; as in `connect`.
 
     Attributes:
       count: K.
@@ -243,7 +243,9 @@ def connect(
     Args:
       start_timeout: seconds to wait for all processes to be there;
         TensorFlow itself would wait for ever.
-      timeout: seconds that a later exchange waits for the slowest worker.
+      timeout: seconds that a worker waits for the others later, until the
+        next step is done. Its own tracing, compilation and local step count,
+        too: give more than the first compilation and a local step take.
       port: the first port of a node's tasks under SLURM; by default made of
         the job's number.
 

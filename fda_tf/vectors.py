@@ -1,11 +1,12 @@
 """Lists of tensors as flat vectors, cut into few buckets.
 
-A model of d parameters travels as one flat vector. So that no collective and
-no temporary is larger than 64 MB, a vector is a tuple of **buckets**: flat
-tensors that, put end to end, are the whole. Small tensors share a bucket, for
-each collective has its price; one of 16 MB or more has its own, where nothing
-need be copied. So there are at most 1 + 9 d / BUCKET_SIZE of them, however
-many tensors the model has.
+A model of d parameters travels as one flat vector. So that no all-reduce, and
+nothing that is made for one, is larger than 64 MB, a vector is a tuple of
+**buckets**: flat tensors that, put end to end, are the whole. (A gather, as of
+int8 or top-k, is one tensor of all that all workers send.) Small tensors share
+a bucket, for each collective has its price; one of 16 MB or more has its own,
+where nothing need be copied. So there are at most 1 + 9 d / BUCKET_SIZE of
+them, however many tensors the model has.
 """
 
 from collections.abc import Callable, Sequence

@@ -64,6 +64,7 @@ def test_a_worker_that_is_late(tmp_path, how, seconds):
     (code, first), (other, second) = results
     assert mark.exists() and code == other == 1, (first, second)
     assert f"RuntimeError: Worker 0 has waited {seconds} s for the" in first
+    assert "Compilation and a local step count, too: where" in first
     told = "Worker 0 failed; all workers stop: RuntimeError: Worker 0 has wait"
     assert told in second
     for output in (first, second):  # TensorFlow's limit takes two an exchange

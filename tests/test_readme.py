@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import runs
+import small
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -69,3 +70,6 @@ def test_a_monitor_of_ones_own_trains():
     syncs = [s["step"] for s in run.syncs if s["cause"] == "threshold"]
     assert 2 < len(syncs) < runs.STEPS
     assert run.rows[-1]["state_bytes"] == runs.STEPS * runs.WORKERS * 4 * 11
+    pieces = small.as_tensors([9.0, 1.0], [2.0], [3.0, 4.0])
+    state = names["LastWeights"](4).state(pieces, 1.0)
+    assert state.numpy().tolist() == [30.0, 1.0, 2.0, 3.0, 4.0]

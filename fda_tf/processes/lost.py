@@ -96,8 +96,9 @@ def waited(seconds: float) -> str:
     """Returns what ends the exchanges of who has waited too long."""
     return (
         f"{_LATE}{seconds:g} s for the others, of whom not all took part; see "
-        "their own output. All processes must be started again. Where that "
-        "long is no fault, give connect() a longer timeout."
+        "their own output. All processes must be started again. Compilation "
+        "and a local step count, too: where that long is no fault, give "
+        "connect() a longer timeout."
     )
 
 
