@@ -124,15 +124,20 @@ def test_any_optimizer_keeps_its_own_slots_for_each_worker(optimizer):
         )
 
 
-def test_mixed_precision_trains():
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains(policy):
     def build():
+        optimizer = keras.optimizers.SGD(small.RATE)
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         model = keras.Sequential(
             [
                 keras.Input((small.INPUTS,)),
-                keras.layers.Dense(small.CLASSES, dtype="mixed_bfloat16"),
+                keras.layers.BatchNormalization(dtype=policy),
+                keras.layers.Dense(small.CLASSES, dtype=policy),
             ]
         )
-        return small.compile_model(model)
+        return small.compile_model(model, optimizer)
 
     run = simulate(fda_tf.VarianceThreshold(0.1, "linear"), build)
     assert run.rows[-1]["syncs"] > 0
