@@ -243,9 +243,9 @@ def connect(
     Args:
       start_timeout: seconds to wait for all processes to be there;
         TensorFlow itself would wait for ever.
-      timeout: seconds that a worker waits for the others later, until the
-        next step is done. Its own tracing, compilation and local step count,
-        too: give more than the first compilation and a local step take.
+      timeout: seconds that a worker later waits for the others, from one step
+        that is done to the next. Its own tracing, compilation and local step
+        count, too: give more than the first compilation and a step take.
       port: the first port of a node's tasks under SLURM; by default made of
         the job's number.
 
