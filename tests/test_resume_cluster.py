@@ -54,7 +54,9 @@ def check(worker, name):
         assert 1 < did["lone"]["counters"]["syncs"] < 25
     else:
         checked = [s for s in did["lone"]["syncs"] if s["cause"] != "end"]
-        assert 1 <= len(checked) < len(did["lone"]["variance"])
+        # Without checks there is no variance; the optimizer counts the steps.
+        steps = len(did["lone"]["variance"]) or did["lone"]["optimizer"][0]
+        assert 1 <= len(checked) < steps
 
 
 @pytest.mark.parametrize("name", QUICK)
