@@ -31,12 +31,7 @@ import time
 import numpy as np
 from absl import app, flags
 
-from experiments.bench import (
-    measured,
-    netlab,
-    processes,
-    profiled,
-)
+from experiments.bench import measured, netlab, processes, profiled
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum(
