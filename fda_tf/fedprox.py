@@ -1,9 +1,11 @@
 """FedProx: a local optimizer that is held near the last average."""
 
+from collections.abc import Mapping
+
 import keras
 import tensorflow as tf
 
-from fda_tf import checks
+from fda_tf import checks, optimizers
 
 
 @keras.saving.register_keras_serializable("fda_tf")
@@ -42,7 +44,8 @@ class FedProx(keras.optimizers.Optimizer):
         super().__init__(learning_rate=0.0, name=name)
         self.mu = checks.real("FedProx: mu", mu, 0.0, "a number of at least 0")
         self.inner_optimizer = keras.optimizers.get(optimizer)
-        if isinstance(self.inner_optimizer, FedProx):
+        inside = optimizers.nested(self.inner_optimizer)
+        if any(isinstance(o, FedProx) for o in inside):
             raise ValueError(
                 "FedProx received a FedProx; expected the optimizer inside it."
             )
@@ -54,24 +57,37 @@ class FedProx(keras.optimizers.Optimizer):
         self.inner_optimizer.build(variables)
         super().build(variables)
         # Not of `self.variables`: w_0 is the loop's, equal on all workers.
-        self.anchors = [
-            tf.Variable(v.value, trainable=False, name="w0") for v in variables
-        ]
+        with tf.init_scope():  # where a step that is being traced builds it
+            self.anchors = [
+                tf.Variable(v.value, trainable=False, name="w0")
+                for v in variables
+            ]
+
+    def hold(self, w0: Mapping[int, tf.Tensor]) -> None:
+        """Puts w_0 where the steps are held.
+
+        Args:
+          w0: id of a `tf.Variable` -> its value in w_0.
+        """
+        for anchor, variable in zip(
+            self.anchors, self._trainable_variables, strict=True
+        ):
+            if id(variable.value) in w0:
+                anchor.assign(w0[id(variable.value)])
 
     def apply(self, grads, trainable_variables=None):
         """Does one step."""
         if not self.built:
             self.build(trainable_variables)
+        variables = trainable_variables or self._trainable_variables
         moved = [
-            g if g is None else g + self.mu * (v.value - w0)
-            for g, v, w0 in zip(
-                map(_dense, grads),
-                self._trainable_variables,
-                self.anchors,
-                strict=True,
-            )
+            g if g is None else g + self.mu * (v.value - self._anchor(v))
+            for g, v in zip(map(_dense, grads), variables, strict=True)
         ]
         self.inner_optimizer.apply(moved, trainable_variables)
+
+    def _anchor(self, variable):
+        return self.anchors[self._get_variable_index(variable)]
 
     @property
     def variables(self):
@@ -108,15 +124,6 @@ class FedProx(keras.optimizers.Optimizer):
             config["optimizer"], custom_objects=custom_objects
         )
         return cls(**config | {"optimizer": inner})
-
-
-def anchors(optimizer: keras.optimizers.Optimizer) -> list[tf.Variable]:
-    """Returns where an optimizer keeps w_0; empty if it does not."""
-    while not isinstance(optimizer, FedProx):
-        optimizer = getattr(optimizer, "inner_optimizer", None)
-        if optimizer is None:
-            return []
-    return optimizer.anchors
 
 
 def _dense(gradient):

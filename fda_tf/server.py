@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fda_tf import vectors
+from fda_tf import optimizers, vectors
 from fda_tf.processes import agreement
 from fda_tf.vectors import Layout, Vector
 
@@ -68,13 +68,13 @@ class ServerOptimizer:
                 "The server optimizer's learning rate is 0: the model would "
                 "never move. Give one above 0; 1 with SGD is plain averaging."
             )
-        if _inner(optimizer) is not optimizer:
+        if hasattr(optimizer, "inner_optimizer"):
             raise ValueError(
                 f"ServerOptimizer received a {type(optimizer).__name__}, which "
                 "is for the workers' own steps. Give the optimizer inside it, "
                 "its `inner_optimizer`."
             )
-        refuse_average(optimizer)
+        optimizers.refuse_average(optimizers.nested(optimizer))
         self.optimizer = optimizer
 
     def build(self, layout, names):
@@ -109,29 +109,6 @@ class ServerOptimizer:
 
     def __repr__(self) -> str:
         return f"ServerOptimizer({agreement.text(self.optimizer)})"
-
-
-def refuse_average(optimizer: keras.optimizers.Optimizer) -> None:
-    """Raises ValueError for an optimizer that keeps a moving average.
-
-    Keras puts it into the model when `fit` ends: one worker's own, where ours
-    has the average over the workers.
-    """
-    optimizer = _inner(optimizer)
-    if optimizer.use_ema:
-        raise ValueError(
-            f"Received {type(optimizer).__name__}(use_ema=True), whose moving "
-            "average is one worker's own; expected an optimizer without, since "
-            "the model is to end as the average over the workers. Leave "
-            "use_ema and ema_overwrite_frequency out."
-        )
-
-
-def _inner(optimizer: keras.optimizers.Optimizer) -> Any:
-    """Returns the optimizer inside others, or itself."""
-    while hasattr(optimizer, "inner_optimizer"):
-        optimizer = optimizer.inner_optimizer
-    return optimizer
 
 
 def _is_zero(rate: Any) -> bool:

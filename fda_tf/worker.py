@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.framework import auto_control_deps_utils
 
-from fda_tf import fedprox, server, vectors
+from fda_tf import optimizers, vectors
+from fda_tf.fedprox import FedProx
 from fda_tf.vectors import Layout, Lazy, Vector
 
 
@@ -102,6 +103,8 @@ class Worker:
         traced = self._train_step.get_concrete_function(spec)
         self.logs = traced.structured_outputs  # specs of what a step returns
         updated = _updated(traced)
+        self.optimizers = _used(optimizers.held_by(model), updated)
+        optimizers.refuse_average(self.optimizers)
         metrics = _by_id(model.metrics_variables)
         own = _by_id(model.non_trainable_variables)
         trainable = _by_id(model.trainable_variables)
@@ -155,9 +158,13 @@ class Worker:
         Args:
           w0: flat buckets.
         """
-        held = fedprox.anchors(self.model.optimizer)
+        held = [o for o in self.optimizers if isinstance(o, FedProx)]
         if held:
-            vectors.assign(held, self.weights.layout.unpack(w0))
+            ids = map(id, self.weights.variables)
+            values = self.weights.layout.unpack(w0)
+            values = dict(zip(ids, values, strict=True))
+            for optimizer in held:
+                optimizer.hold(values)
 
     def watch_losses(self) -> None:
         """Begins to add up, in `losses`, what the steps do to metric "loss".
@@ -246,7 +253,7 @@ def check(model: keras.Model) -> None:
             "The model is compiled with run_eagerly=True, and the training "
             "loop is one compiled function. Compile it without."
         )
-    server.refuse_average(model.optimizer)
+    optimizers.refuse_average(optimizers.nested(model.optimizer))
 
 
 def check_weights(model: keras.Model) -> None:
@@ -304,6 +311,15 @@ def _updated(function: Any) -> dict[int, tf.Variable]:
         if id(outside) in known and id(inside) not in read_only
     ]
     return {id(v): v for v in written}
+
+
+def _used(
+    held: list[keras.optimizers.Optimizer], updated: dict[int, tf.Variable]
+) -> list[keras.optimizers.Optimizer]:
+    """Returns those of the optimizers of which a step updates a variable."""
+    return [
+        o for o in held if not updated.keys().isdisjoint(_by_id(o.variables))
+    ]
 
 
 def _group(variables: Any) -> Group:

@@ -59,6 +59,11 @@ def describe_model(worker: Any) -> dict[str, Any]:
         "keras": keras.__version__,
     }
     compiled = {"optimizer": text(model.optimizer), "loss": text(model.loss)}
+    compiled |= {
+        f"optimizer {i} ({type(optimizer).__name__})": text(optimizer)
+        for i, optimizer in enumerate(worker.optimizers)
+        if optimizer is not model.optimizer
+    }
     shapes = {
         f"the {what} (number {i})": list(shape)
         for what, all_of_it in worker.shapes().items()

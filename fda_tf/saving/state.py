@@ -199,8 +199,10 @@ def _settings(loop: Loop) -> dict[str, Any]:
         guard=loop.exchange.guard,
         **workers.settings(),
     )
-    optimizer = json.loads(described["optimizer"])
-    described["optimizer"] = json.dumps(_without_rate(optimizer))
+    for name in described:
+        if name.startswith("optimizer"):
+            optimizer = json.loads(described[name])
+            described[name] = json.dumps(_without_rate(optimizer))
     source = {
         f"data's {name}": getattr(workers.source, name, None)
         for name in ("batch_size", "sampling", "seed")
