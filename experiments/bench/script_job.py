@@ -1,0 +1,86 @@
+"""Runs a script of experiments/scripts, as a worker or alone; prints JSON.
+
+  python -m experiments.bench.script_job vae --twin --folder=DIR
+
+A seed is added to those that the script gives to Keras and to `shard`. With
+--twin the same is then simulated, with two workers, by the first seed. Weights
+are left in DIR.
+"""
+
+import json
+import pathlib
+import runpy
+from typing import Any
+from unittest import mock
+
+import keras
+import numpy as np
+from absl import app, flags
+
+import fda_tf
+from experiments import scripts
+from experiments.bench import script_twins
+
+FLAGS = flags.FLAGS
+
+FOLDER = pathlib.Path(scripts.__file__).parent
+
+
+def run(name: str, seed: int) -> dict[str, Any]:
+    """Returns what a script has when it is through, by name.
+
+    Args:
+      name: of the script.
+      seed: added to the script's own.
+    """
+    seed_keras, shard_own = keras.utils.set_random_seed, fda_tf.shard
+
+    def set_random_seed(own):
+        seed_keras(own + seed)
+
+    def shard(*args, **kwargs):
+        own = kwargs.pop("seed", 0)
+        return shard_own(*args, seed=own + seed, **kwargs)
+
+    with (
+        mock.patch.object(keras.utils, "set_random_seed", set_random_seed),
+        mock.patch.object(fda_tf, "shard", shard),
+    ):
+        return runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+
+
+def report(ran: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
+    """Returns what a script did, as JSON can hold it; keeps its weights."""
+    np.savez(file, *ran["model"].get_weights())
+    fda, history = ran.get("fda"), ran.get("history")
+    counters = ran["trainer"].counters() if "trainer" in ran else {}
+    return {
+        "score": ran["score"],
+        "history": history and history.history,
+        "syncs": len(fda.syncs) if fda else int(counters["syncs"]),
+        "weights": str(file),
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Runs the script once for each seed, then the simulation."""
+    name, folder = argv[1], pathlib.Path(FLAGS.folder)
+    replicas = fda_tf.connect()
+    found = []
+    for seed in map(int, FLAGS.seeds):
+        file = folder / f"{name}-{replicas.count}-{replicas.index}-{seed}.npz"
+        ran = run(name, seed)
+        found.append(report(ran, file))
+    twin = None
+    if FLAGS.twin:
+        weights, syncs = script_twins.simulate(name, ran, int(FLAGS.seeds[0]))
+        twin = {"weights": str(folder / f"{name}-twin.npz"), "syncs": syncs}
+        np.savez(twin["weights"], *weights)
+    print(json.dumps({"runs": found, "twin": twin}))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "Added to the script's seeds.")
+    flags.DEFINE_bool("twin", False, "Whether to simulate, too.")
+    flags.DEFINE_string("folder", ".", "For the weights.")
+    app.run(main)

@@ -1,0 +1,227 @@
+"""The scripts of experiments/scripts with two simulated workers.
+
+A twin takes what the script has defined, and the data that it has loaded: the
+same models, the same samples in the same order on each worker. What it ends
+with has to be what two processes end with, bit for bit.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import fda_tf
+
+WORKERS = 2
+
+Ran = dict[str, Any]  # what a script has when it is through, by name
+Fits = list[fda_tf.History]
+
+
+class Twin:
+    """Simulates the fits of one script, one after the other.
+
+    Args:
+      ran: what the script has when it is through.
+      seed: added to the seed of each shard.
+
+    Attributes:
+      histories: of the fits that were simulated.
+    """
+
+    def __init__(self, ran: Ran, seed: int):
+        self.seed, self.histories = seed, []
+        self._sync = ran["fda"].sync if "fda" in ran else ran["sync"]
+        keras.utils.set_random_seed(seed)  # the scripts give it 0
+
+    def fit(
+        self,
+        build: Callable[[], keras.Model],
+        data: Any,
+        epochs: int,
+        batch_size: int = 40,
+        seed: int = 0,
+    ) -> keras.Model:
+        """Returns the average after a fit that is simulated.
+
+        Args:
+          build: returns a compiled model. It is called for each lane; what is
+            drawn later is as if it had been called once.
+          data: all workers' arrays, or a batched dataset for each.
+          epochs: how many.
+          batch_size: samples of one worker.
+          seed: that the script gives to `shard`.
+        """
+        after = []
+
+        def build_once():
+            model = build()
+            after.append(random.getstate())
+            return model
+
+        seed += self.seed
+        if isinstance(data, list):
+            shards, steps = data, len(data[0])
+        else:
+            shards = dealt(data, seed)
+            steps = -(-len(shards[0][-1]) // batch_size)
+        history = fda_tf.simulate(
+            build_once,
+            shards,
+            steps=epochs * steps,
+            batch_size=batch_size,
+            sync=self._sync,
+            seed=seed,
+        )
+        random.setstate(after[0])
+        self.histories.append(history)
+        return history.model
+
+
+def dealt(data: tuple, seed: int) -> list[tuple]:
+    """Returns each worker's arrays, as `fda_tf.shard` says it deals them."""
+    n = len(data[-1])
+    order = np.random.default_rng(seed).permutation(n)[: n - n % WORKERS]
+    pieces = [np.sort(p) for p in np.array_split(order, WORKERS)]
+
+    def rows(piece):
+        return tf.nest.map_structure(lambda array: array[piece], data)
+
+    return [rows(piece) for piece in pieces]
+
+
+def simulate(name: str, ran: Ran, seed: int) -> tuple[list[np.ndarray], int]:
+    """Returns the weights that the simulation ends with, and its syncs.
+
+    Args:
+      name: of the script.
+      ran: what it has when it is through.
+      seed: added to its own.
+    """
+    twin = Twin(ran, seed)
+    model = TWINS[name](twin, ran)
+    syncs = sum(len(history.syncs) for history in twin.histories)
+    return model.get_weights(), syncs
+
+
+def _images(twin, ran):
+    return twin.fit(ran["build"], (ran["x"],), epochs=8)
+
+
+def _labelled(epochs):
+    def run(twin, ran):
+        return twin.fit(ran["build"], (ran["x"], ran["y"]), epochs)
+
+    return run
+
+
+def _distillation(twin, ran):
+    data = ran["x"], ran["y"]
+    teacher = twin.fit(ran["build_teacher"], data, epochs=4)
+    drawn = random.getstate()
+
+    def build():
+        own = _with(ran["build_teacher"](), teacher.get_weights())
+        random.setstate(drawn)
+        return ran["build"](own)
+
+    return twin.fit(build, data, epochs=8, seed=1)
+
+
+def _siamese(twin, ran):
+    (left, right), same = ran["train"]
+    return twin.fit(ran["build"], ((left, right), same), epochs=8)
+
+
+def _metric_learning(twin, ran):
+    def dataset(k):
+        pairs = ran["AnchorPositivePairs"](
+            ran["x"], ran["y"], 200 // WORKERS, seed=k
+        )
+        batches = np.stack([pairs[i] for i in range(len(pairs))])
+        return tf.data.Dataset.from_tensor_slices((batches,))
+
+    return twin.fit(ran["build"], [dataset(k) for k in range(WORKERS)], 5)
+
+
+def _feature_space(twin, ran):
+    columns, bought = ran["columns"], ran["bought"]
+    encoded = ran["space"](columns).numpy()
+    return twin.fit(
+        lambda: ran["build"](ran["space"]), (encoded, bought), epochs=10
+    )
+
+
+def _imbalanced(twin, ran):
+    x, y = ran["x"], ran["y"]
+    of_class = ran["class_weight"](y)
+    weights = np.float32([of_class[label] for label in y[:, 0]])
+    return twin.fit(ran["build"], (x, y, weights), 10, batch_size=50)
+
+
+def _text_transformer(twin, ran):
+    words = ran["vectorize"](ran["texts"]).numpy()
+    return twin.fit(ran["build"], (words, ran["labels"]), epochs=5)
+
+
+def _fine_tuning(twin, ran):
+    base, freeze = {}, ran["freeze"]
+
+    def build_old():
+        base["made"], model = ran["build"]()
+        return model
+
+    old = twin.fit(build_old, ran["old"], epochs=4)
+    drawn, kept = random.getstate(), old.layers[1].get_weights()
+
+    def build_frozen():
+        made, _ = ran["build"]()
+        made.set_weights(kept)
+        random.setstate(drawn)
+        base["made"] = made
+        return freeze(made)
+
+    frozen = twin.fit(build_frozen, ran["new"], epochs=6, seed=1)
+
+    def build_whole():
+        model = _with(build_frozen(), frozen.get_weights())
+        return ran["unfreeze"](base["made"], model)
+
+    return twin.fit(build_whole, ran["new"], epochs=6, seed=2)
+
+
+def _lora(twin, ran):
+    old = twin.fit(ran["build"], ran["old"], epochs=4)
+    drawn = random.getstate()
+
+    def build():
+        model = _with(ran["build"](), old.get_weights())
+        random.setstate(drawn)
+        return ran["enable_lora"](model)
+
+    return twin.fit(build, ran["new"], epochs=6, seed=1)
+
+
+def _with(model, weights):
+    """Returns the model with weights put in."""
+    model.set_weights(weights)
+    return model
+
+
+TWINS = {
+    "vae": _images,
+    "dcgan": _images,
+    "distillation": _distillation,
+    "siamese": _siamese,
+    "metric_learning": _metric_learning,
+    "feature_space": _feature_space,
+    "imbalanced": _imbalanced,
+    "text_transformer": _text_transformer,
+    "fine_tuning": _fine_tuning,
+    "nested_logs": _labelled(6),
+    "own_loop": _labelled(6),
+    "lora": _lora,
+}
