@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import graphs, vectors
+from fda_tf import vectors
 from fda_tf.sync import VarianceThreshold
 from fda_tf.workers import Workers
 
@@ -82,19 +82,18 @@ class Check:
         cascade = [self._crossed, self._whole, self._near]
         return [*cascade, self._next, self._held, self._states]
 
-    @graphs.on_tensors
     def begin(self, theta: tf.Tensor) -> Verdict:
         """Says what the state of the last step means, when it overlaps."""
         if not self._overlap:
             return none()
-        verdict = none()
-        if self._held:
+
+        def arrive():
             held = self._states.read_value()
             mean_state = self.workers.mean_of(held, "state")
-            verdict = self._verdict(mean_state, theta)
-        return verdict
+            return self._verdict(mean_state, theta)
 
-    @graphs.on_tensors
+        return tf.cond(self._held.read_value(), arrive, none)
+
     def end(
         self, theta: tf.Tensor, interval: tf.Tensor, begun: Verdict
     ) -> Verdict:
@@ -105,20 +104,22 @@ class Check:
           interval: steps since the last synchronisation, this one included.
           begun: what `begin` returned before the step.
         """
-        verdict = begun
-        if interval >= self._next:
-            if self._overlap:
-                self._next.assign(self._every.next(interval, None, None))
-                self._states.assign(self.workers.each(self._state(theta)))
-                self._held.assign(True)
-            else:
-                norm, mean_state = self._mean_state(theta)
-                verdict = self._verdict(mean_state, theta)
-                next_check = self._every.next(interval, norm, theta)
-                self._next.assign(next_check)
-        elif self._overlap:
-            self._held.assign(False)
-        return verdict
+
+        def send():
+            self._next.assign(self._every.next(interval, None, None))
+            self._states.assign(self.workers.each(self._state(theta)))
+            return self._held.assign(True)
+
+        def look():
+            norm, mean_state = self._mean_state(theta)
+            self._next.assign(self._every.next(interval, norm, theta))
+            return self._verdict(mean_state, theta)
+
+        is_next = interval >= self._next.read_value()
+        if not self._overlap:
+            return tf.cond(is_next, look, lambda: begun)
+        tf.cond(is_next, send, lambda: self._held.assign(False))
+        return begun
 
     def synchronised(self) -> None:
         """Begins a round: what is on its way is of no use any more."""
@@ -135,7 +136,6 @@ class Check:
             tf.constant(True),
         )
 
-    @graphs.on_tensors
     def _mean_state(self, theta):
         """Returns (the mean ||u||^2, the mean state).
 
@@ -145,34 +145,44 @@ class Check:
         if not self._cascade:
             mean_state = self._exchange(lambda state: state, theta)
             return mean_state[0], mean_state
-        rest = tf.zeros([self.monitor.floats - 1])
-        norm = tf.constant(math.nan)
-        mean_state = tf.concat([[norm], rest], 0)
-        inside = tf.constant(False)
-        if not self._crossed:
-            (first,) = self.workers.mean(self._norm, "state")
-            norm = first[0]
-            mean_state = tf.concat([first, rest], 0)
-            inside = norm <= theta * (1 - SLACK)  # not if it is NaN
-            self._crossed.assign(tf.where(inside, False, True))
-        elif not self._near:
-            part = self._exchange(self.monitor.short, theta)
-            bound = self.monitor.bound(part)
-            norm = part[0]
-            mean_state = tf.concat([[bound], rest], 0)
-            inside = bound + SLACK * norm <= theta
-            # Twice in a row: theta is near, and another round trip is not
-            # worth the bytes.
-            twice = tf.logical_and(self._whole, tf.where(inside, False, True))
-            self._near.assign(twice)
-        if inside:
+        crossed, near = self._crossed.read_value(), self._near.read_value()
+        norm, bound, inside = tf.cond(
+            crossed,
+            lambda: tf.cond(near, _unknown, lambda: self._by_short(theta)),
+            lambda: self._by_norm(theta),
+        )
+
+        def it_will_do():
             self._whole.assign(False)
-        else:
+            rest = tf.zeros([self.monitor.floats - 1])
+            return norm, tf.concat([bound[None], rest], 0)
+
+        def ask_for_all():
             mean_state = self._exchange(lambda state: state, theta)
             self.monitor.learn(mean_state)
             self._whole.assign(True)
-            norm = mean_state[0]
-        return norm, mean_state
+            return mean_state[0], mean_state
+
+        return tf.cond(inside, it_will_do, ask_for_all)
+
+    def _by_norm(self, theta):
+        """Returns (the mean ||u||^2, it as the bound, whether it will do)."""
+        (first,) = self.workers.mean(self._norm, "state")
+        norm = first[0]
+        inside = norm <= theta * (1 - SLACK)  # not if it is NaN
+        self._crossed.assign(tf.where(inside, False, True))
+        return norm, norm, inside
+
+    def _by_short(self, theta):
+        """Returns (the mean ||u||^2, a bound, whether that will do)."""
+        part = self._exchange(self.monitor.short, theta)
+        norm, bound = part[0], self.monitor.bound(part)
+        inside = bound + SLACK * norm <= theta
+        # Twice in a row: theta is near, and another round trip is not worth
+        # the bytes.
+        twice = self._whole.read_value() & tf.where(inside, False, True)
+        self._near.assign(twice)
+        return norm, bound, inside
 
     def _exchange(self, part, theta):
         state = self._state(theta)
@@ -197,6 +207,12 @@ class Check:
             return sent
 
         return state
+
+
+def _unknown():
+    """Returns what is known before any exchange, as `Check._by_norm` does."""
+    nan = tf.constant(math.nan)
+    return nan, nan, tf.constant(False)
 
 
 def _variable(value, dtype, name) -> tf.Variable:

@@ -1,43 +1,46 @@
-"""Functions that branch and loop on tensors."""
+"""Loops over workers in graphs: what is compiled does not grow with them."""
 
-import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def on_tensors(function: Callable) -> Callable:
-    """Lets the conditions and loops of a function be of tensors.
-
-    AutoGraph rewrites the function when it is first called, and none that it
-    calls. So `tf.function(..., autograph=False)` goes with it: AutoGraph would
-    rewrite all forty functions of a step, which takes longer than the step's
-    own tracing.
+def fold(
+    first: int, stop: int, step: Callable[[tf.Tensor, Any], Any], carry: Any
+) -> Any:
+    """Returns what is left of a carry when `step` has been called in turn.
 
     Args:
-      function: with `if`, `while` or `for` of a tensor in its own body.
-
-    Returns:
-      A function that does the same, in a graph as well as eagerly.
+      first: the first number that `step` is called with.
+      stop: one more than the last.
+      step: takes a number, int32, and the carry; returns the next carry.
+      carry: a structure of tensors, as it is before the first.
 
     Example:
-      >>> @on_tensors
-      ... def halvings(x):
-      ...     n = 0
-      ...     while x > 1:
-      ...         x, n = x / 2, n + 1
-      ...     return n
-      >>> halvings = tf.function(halvings, autograph=False)
-      >>> int(halvings(tf.constant(8.0)))
-      3
+      >>> int(fold(1, 4, lambda i, product: product * i, tf.constant(1)))
+      6
     """
 
-    @functools.cache
-    def converted():
-        return tf.autograph.to_graph(function, recursive=False)
+    def body(i, carry):
+        return i + 1, step(i, carry)
 
-    @functools.wraps(function)
-    def call(*args, **kwargs):
-        return converted()(*args, **kwargs)
+    start = (tf.constant(first), carry)
+    return tf.while_loop(lambda i, _: i < stop, body, start)[1]
 
-    return call
+
+def repeat(count: int, do: Callable[[tf.Tensor], Any]) -> None:
+    """Calls `do` with 0, 1, ... count - 1, for what it does to variables.
+
+    Example:
+      >>> total = tf.Variable(0)
+      >>> repeat(4, total.assign_add)
+      >>> int(total)
+      6
+    """
+
+    def step(i, nothing):
+        do(i)
+        return nothing
+
+    fold(0, count, step, tf.constant(0))

@@ -68,6 +68,7 @@ class Replicas:
         if self._strategy is None:
             return tensor[None]
 
+        @tf.autograph.experimental.do_not_convert
         def gather(value):
             replica = tf.distribute.get_replica_context()
             return replica.all_gather(value[None], axis=0)
@@ -161,7 +162,8 @@ class Replicas:
         key = tuple((t.dtype, tuple(t.shape)) for t in tensors)
         if key not in self._sums:
             total = tf.function(
-                lambda values: self._reduce(values, tf.distribute.ReduceOp.SUM)
+                lambda values: self._reduce(values, tf.distribute.ReduceOp.SUM),
+                autograph=False,
             )
             self._sums[key] = total.get_concrete_function(
                 [tf.TensorSpec(t.shape, t.dtype) for t in tensors]
@@ -216,6 +218,7 @@ class Replicas:
         if self._strategy is None:
             return list(tensors)
 
+        @tf.autograph.experimental.do_not_convert
         def all_reduce(*values):
             replica = tf.distribute.get_replica_context()
             return [replica.all_reduce(op, tf.identity(v)) for v in values]

@@ -68,11 +68,13 @@ class Simulation(Workers):
                     _store(rows, k, vector)
         self._residual: list[tf.Variable] = []
 
-    @graphs.on_tensors
     def step(self, step):
         lanes = len(self.lanes)
-        for turn in tf.range(self.count // lanes):
+
+        def take_turn(turn):
             self._step_lanes(turn * lanes, lanes, step)
+
+        graphs.repeat(self.count // lanes, take_turn)
         if self.count % lanes:
             last = self.count - self.count % lanes
             self._step_lanes(tf.constant(last), self.count % lanes, step)
@@ -116,12 +118,12 @@ class Simulation(Workers):
         self.count_exchange(kind, [values])
         return values
 
-    @graphs.on_tensors
     def each(self, of):
+        def write(i, states):
+            return states.write(i, of(self._snapshot(i)))
+
         states = tf.TensorArray(tf.float32, self.here)
-        for i in tf.range(self.here):
-            states = states.write(i, of(self._snapshot(i)))
-        return states.stack()
+        return graphs.fold(0, self.here, write, states).stack()
 
     def mean_of(self, rows, kind):
         self.count_exchange(kind, [rows[0]])
@@ -146,15 +148,19 @@ class Simulation(Workers):
     def number(self, place):
         return int(self._round.client(place))
 
-    @graphs.on_tensors
     def assign(self, snapshot):
         self._round.begin()
-        for i in tf.range(self.count):
-            if self._round.attends(i):
-                k = self._round.client(i)
-                _store(self._weights, k, snapshot.weights)
-                if snapshot.statistics:
-                    _store(self._statistics, k, snapshot.statistics)
+
+        def put(i):
+            k = self._round.client(i)
+            _store(self._weights, k, snapshot.weights)
+            if snapshot.statistics:
+                _store(self._statistics, k, snapshot.statistics)
+
+        def put_if_there(i):
+            tf.cond(self._round.attends(i), lambda: put(i), lambda: None)
+
+        graphs.repeat(self.count, put_if_there if self.apart else put)
 
     def snapshot(self):
         return self._snapshot(0)
@@ -185,18 +191,20 @@ class Simulation(Workers):
             for stacked in stack
         )
 
-    @graphs.on_tensors
     def _mean(self, of, shares, first=None):
         """Returns the mean of `of(place)`, the first of which may be known."""
-        total = list(of(0) if first is None else first)
+
+        def counted(i, values):
+            return values if shares is None else shared(shares[i], values)
+
+        def add(i, total):
+            values = counted(i, of(i))
+            return [t + v for t, v in zip(total, values, strict=True)]
+
+        total = counted(0, list(of(0) if first is None else first))
+        total = graphs.fold(1, self.count, add, total)
         if shares is None:
-            for i in tf.range(1, self.count):
-                total = [t + v for t, v in zip(total, of(i), strict=True)]
             return [t / self.count for t in total]
-        total = shared(shares[0], total)
-        for i in tf.range(1, self.count):
-            values = shared(shares[i], of(i))
-            total = [t + v for t, v in zip(total, values, strict=True)]
         whole = tf.reduce_sum(shares)
         return [tf.cast(tf.cast(t, tf.float32) / whole, t.dtype) for t in total]
 

@@ -199,7 +199,7 @@ def _check(size, depth, width, seed):
         )
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def _add_groups(blocks, rotations, signs, flips):
     """Returns sum_t s[t, q, r] h[t, c] block[t, q + o[t, r]][c]: [Q, depth, W].
 
@@ -224,7 +224,7 @@ def _add_groups(blocks, rotations, signs, flips):
     return tf.while_loop(lambda i, _: i < passes, add, (0, sums))[1]
 
 
-@tf.function(jit_compile=True)
+@tf.function(autograph=False, jit_compile=True)
 def _fold(sums, order, weights):
     """Returns sum_k of row order[r, k], weighted and shifted by k: [depth, W].
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import checking, graphs, thetas, vectors
+from fda_tf import checking, thetas, vectors
 from fda_tf.checking import Check
 from fda_tf.exchange import Exchange
 from fda_tf.server import Average
@@ -127,7 +127,6 @@ class Loop:
 
         return self.run_steps(steps, tf.constant(0), local_step)[1]
 
-    @graphs.on_tensors
     def run_steps(self, steps, carry, local_step, first=None):
         """Runs up to `steps` in-parallel steps; for use in graphs.
 
@@ -144,28 +143,37 @@ class Loop:
         Returns:
           (the last carry, a StepTrace of the steps done).
         """
-        estimates, used, causes = (
+        traces = [
             tf.TensorArray(dtype, size=steps, element_shape=[])
             for dtype in (tf.float32, tf.float32, tf.int32)
+        ]
+
+        def goes_on(done, finite, carry, traces):
+            return (done < steps) & finite & ~self.workers.called()
+
+        def one_step(done, finite, carry, traces):
+            theta = self.theta.read_value()
+            begun = self._begin_check()  # it may travel while we compute
+            carry = local_step(carry)
+            # A step that fails must leave all that follows undone.
+            with tf.control_dependencies(_tensors(carry)):
+                estimate, cause, finite = self._end_step(begun)
+            pairs = zip(traces, (estimate, theta, cause), strict=True)
+            return finite, carry, [t.write(done, value) for t, value in pairs]
+
+        def step_or_pass(done, *state):
+            if first is None:
+                return done + 1, *one_step(done, *state)
+            state = tf.cond(
+                done >= first, lambda: one_step(done, *state), lambda: state
+            )
+            return done + 1, *state
+
+        start = (tf.constant(0), tf.constant(True), carry, traces)
+        done, finite, carry, traces = tf.while_loop(
+            goes_on, step_or_pass, start
         )
-        done, finite = tf.constant(0), tf.constant(True)
-        while done < steps and finite and not self.workers.called():
-            if first is None or done >= first:
-                used = used.write(done, self.theta.read_value())
-                begun = self._begin_check()  # it may travel while we compute
-                carry = local_step(carry)
-                # A step that fails must leave all that follows undone.
-                with tf.control_dependencies(_tensors(carry)):
-                    estimate, cause, finite = self._end_step(begun)
-                estimates = estimates.write(done, estimate)
-                causes = causes.write(done, cause)
-            done += 1
-        return carry, StepTrace(
-            estimates.stack()[:done],
-            used.stack()[:done],
-            causes.stack()[:done],
-            finite,
-        )
+        return carry, StepTrace(*(t.stack()[:done] for t in traces), finite)
 
     def after_step(self):
         """Checks, and synchronises if need be, after a local step.
@@ -180,7 +188,6 @@ class Loop:
             return checking.none()
         return self.check.begin(self.theta.read_value())
 
-    @graphs.on_tensors
     def _end_step(self, verdict):
         self.step.assign_add(1)
         self.interval.assign_add(1)
@@ -192,10 +199,15 @@ class Loop:
             self._state_is_finite.assign(verdict.finite)
         estimate, crossed, finite, _ = verdict
         cause = tf.where(crossed, 1, tf.where(self._due(), 2, 0))
-        if finite and cause > 0:
+
+        def end_round():
             finite = self._synchronise()
-            theta = self._schedule.synchronised(theta, step, interval, estimate)
-            interval = tf.zeros_like(interval)
+            after = self._schedule.synchronised(theta, step, interval, estimate)
+            return finite, after, tf.zeros_like(interval)
+
+        finite, theta, interval = tf.cond(
+            finite & (cause > 0), end_round, lambda: (finite, theta, interval)
+        )
         self.theta.assign(self._schedule.after_step(theta, step, interval))
         return estimate, cause, finite
 
@@ -218,37 +230,49 @@ class Loop:
         step, interval = self.step.read_value(), self.interval.read_value()
         return self.sync.due(Clock(step, interval, self.epoch))
 
-    @graphs.on_tensors
     def _synchronise(self, everyone=False):
         """Averages the models; returns whether all went well.
 
         A mean, or a server's step, that is not finite is not put in place, so
         that it can be told whose it was.
         """
-
         self.workers.meet(self.step.read_value(), everyone)
         mean = self.exchange.mean(self.step.read_value())
         norm = vectors.squared_norm_alike(mean.weights)
+        return tf.cond(
+            tf.math.is_finite(norm),
+            lambda: self._apply(mean, norm),
+            lambda: tf.constant(False),
+        )
+
+    def _apply(self, mean, norm):
+        """Lets the server make the new w_0 of a mean that is finite."""
+        old = tuple(b.read_value() for b in self.w0)
+        new = self.server.apply(old, mean.weights)
+        if _are(new, mean.weights):
+            return self._begin_round(old, new, mean.statistics, norm)
+        norm = vectors.squared_norm_alike(new)
         finite = tf.math.is_finite(norm)
-        if finite:
-            old = tuple(b.read_value() for b in self.w0)
-            new = self.server.apply(old, mean.weights)
-            if not _are(new, mean.weights):
-                norm = vectors.squared_norm_alike(new)
-                finite = tf.math.is_finite(norm)
-                self._server_is_finite.assign(finite)
-            if finite:
-                self._schedule.averaged(norm)
-                if self.check is not None:
-                    self.monitor.synchronised(new, old)
-                    self.check.synchronised()
-                vectors.assign(self.w0, new)
-                self.hold()
-                self.workers.assign(Snapshot(new, mean.statistics))
-                self._tell_policy()
-                self.interval.assign(0)
-                self._count_synchronisation()
-        return finite
+        self._server_is_finite.assign(finite)
+        return tf.cond(
+            finite,
+            lambda: self._begin_round(old, new, mean.statistics, norm),
+            lambda: tf.constant(False),
+        )
+
+    def _begin_round(self, old, new, statistics, norm):
+        """Begins a round at the new w_0; returns that all went well."""
+        self._schedule.averaged(norm)
+        if self.check is not None:
+            self.monitor.synchronised(new, old)
+            self.check.synchronised()
+        vectors.assign(self.w0, new)
+        self.hold()
+        self.workers.assign(Snapshot(new, statistics))
+        self._tell_policy()
+        self.interval.assign(0)
+        self._count_synchronisation()
+        return tf.constant(True)
 
     def _synchronise_all(self):
         return self._synchronise(everyone=True)

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from fda_tf import graphs
 from fda_tf.keras_fit import specs
 from fda_tf.trainer import Trainer
 
@@ -141,18 +140,21 @@ def compile_steps(trainer: Trainer) -> Callable:
         nothing = tf.experimental.Optional.empty(iterator.element_spec)
         did = batch.has_value()
 
-        @graphs.on_tensors
+        def draw():
+            drawn = iterator.get_next_as_optional()
+            call.assign(tf.where(drawn.has_value(), call.read_value(), 1.0))
+            return drawn
+
         def local_step(carry):
             done, batch, logs = carry
-            if batch.has_value():
+
+            def train():
                 logs = worker.step(specs.without_optionals(batch.get_value()))
-                if more or done + 1 < steps:
-                    batch = iterator.get_next_as_optional()
-                    if not batch.has_value():
-                        call.assign(1.0)
-                else:
-                    batch = nothing
-            return done + 1, batch, logs
+                goes_on = more | (done + 1 < steps)
+                return tf.cond(goes_on, draw, lambda: nothing), logs
+
+            had = batch.has_value()
+            return done + 1, *tf.cond(had, train, lambda: (batch, logs))
 
         logs = tf.nest.map_structure(_zeros, worker.logs)
         start = (tf.constant(0), batch, logs)

@@ -95,9 +95,12 @@ def shard(
         with tf.device("CPU:0"):  # where tf.data runs
             source = data_lib.ArraySource([own], size, "passes", seed, k)
         # This map lies outside of _epochs, as instantiating it takes 20 ms.
-        epochs = _epochs(tf.data.Dataset.range, steps).map(
+        # AutoGraph would rewrite all that draws a batch, which takes as long
+        # as a hundred batches.
+        batch = tf.autograph.experimental.do_not_convert(
             lambda step: source.batch(k, step)
         )
+        epochs = _epochs(tf.data.Dataset.range, steps).map(batch)
     return epochs.prefetch(tf.data.AUTOTUNE)
 
 
@@ -195,6 +198,7 @@ def _epochs(
     with tf.init_scope(), tf.device("CPU:0"):  # where tf.data runs
         position = tf.Variable(0, trainable=False, dtype=tf.int64)
 
+    @tf.autograph.experimental.do_not_convert
     def next_epoch(_):
         start = position.read_value()
         stop = (start // steps + 1) * steps
