@@ -255,9 +255,10 @@ def train(
             source = data.source(
                 [shard], batch_size, sampling, seed, replicas.index
             )
-            worker = Worker(model, source.example(), source.spec())
+            worker = Worker(model, source.spec())
             settings = agreement.describe(
                 worker,
+                run_eagerly=worker.eager,
                 steps=plan.steps,
                 sync=plan.sync,
                 server=plan.server,

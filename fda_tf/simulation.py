@@ -314,7 +314,7 @@ def simulate(
       >>> [sync["step"] for sync in history.syncs]
       [1, 2, 3, 4, 5]
     """
-    if not callable(build) or isinstance(build, keras.Model):
+    if not callable(build) or isinstance(build, keras.Layer):
         raise ValueError(
             f"build={build!r}: expected a function with no arguments that "
             "returns a new compiled model, not a model."
@@ -361,10 +361,10 @@ def _lanes(models, source):
     for model in models:
         shared = [m for m in models if m is not model]
         if len(shared) < len(models) - 1 or any(
-            m.optimizer is model.optimizer for m in shared
+            m.optimizer is model.optimizer is not None for m in shared
         ):
             raise ValueError(_SHARED.format("its optimizer or all of itself"))
-        lane = Worker(model, source.example(), source.spec())
+        lane = Worker(model, source.spec())
         common = owners.keys() & lane.changing().keys()
         if common:
             raise ValueError(_SHARED.format(owners[common.pop()]))

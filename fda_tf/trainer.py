@@ -90,12 +90,13 @@ class Trainer:
                     "guard": guard,
                 }
                 spec = tf.nest.map_structure(_spec, example)
-                self.worker = Worker(model, spec, spec)
+                self.worker = Worker(model, spec)
                 described = agreement.describe(
                     self.worker,
                     sync=sync,
                     server=server,
                     epoch_steps=epoch_steps,
+                    run_eagerly=self.worker.eager,
                     **exchange,
                     **settings,
                 )
@@ -106,9 +107,7 @@ class Trainer:
             self.home = Cluster(self.worker, None, replicas)
         self.loop = Loop(self.home, sync, server, epoch, **exchange)
         self._state = State(self.loop, self._variables())
-        self._step = tf.function(
-            self._one_step, autograph=False, reduce_retracing=True
-        )
+        self._step = self.worker.compile(self._one_step, reduce_retracing=True)
         self._after_step = tf.function(self.loop.after_step, autograph=False)
 
     def step(self, batch: Any) -> Any:

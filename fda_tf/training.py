@@ -96,9 +96,15 @@ class Loop:
             theta, trainable=False, dtype=tf.float32, name="theta"
         )
         sync.due(Clock(self.step, self.interval, epoch))  # refuses now
+        self._begin, self._end = self._begin_check, self._end_step
+        if workers.worker.eager:  # what follows a step is compiled
+            self._begin = lambda: None
+            self._end = tf.function(
+                lambda _: self.after_step(), autograph=False
+            )
         signature = [tf.TensorSpec([], tf.int32)]
-        self._run_all = tf.function(
-            self._run, autograph=False, input_signature=signature
+        self._run_all = workers.worker.compile(
+            self._run, input_signature=signature
         )
         self._meet_all = tf.function(self._synchronise_all, autograph=False)
         self._average = tf.function(self.exchange.average, autograph=False)
@@ -110,7 +116,7 @@ class Loop:
 
     def run(self, steps: int) -> StepTrace:
         """Does up to `steps` in-parallel steps; all workers must."""
-        return self.call(self._run_all, steps)
+        return self.call(self._run_all, tf.constant(steps))
 
     def synchronise(self) -> tf.Tensor:
         """Averages the models; all workers must.
@@ -153,11 +159,11 @@ class Loop:
 
         def one_step(done, finite, carry, traces):
             theta = self.theta.read_value()
-            begun = self._begin_check()  # it may travel while we compute
+            begun = self._begin()  # it may travel while we compute
             carry = local_step(carry)
             # A step that fails must leave all that follows undone.
             with tf.control_dependencies(_tensors(carry)):
-                estimate, cause, finite = self._end_step(begun)
+                estimate, cause, finite = self._end(begun)
             pairs = zip(traces, (estimate, theta, cause), strict=True)
             return finite, carry, [t.write(done, value) for t, value in pairs]
 

@@ -1,6 +1,7 @@
 """One worker's Keras model, seen as flat vectors, and its local step."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -80,29 +81,29 @@ class Worker:
     * `metrics`: the sums that metrics keep. By dtype.
 
     Args:
-      model: a compiled `keras.Model`.
-      batch: one batch, as its `train_step` takes it, or its specs.
-      spec: the `tf.TensorSpec`s of every batch.
+      model: compiled: a `keras.Model`, or what else Keras can `fit`.
+      spec: the `tf.TensorSpec`s of every batch, as its `train_step` takes it.
+
+    Attributes:
+      eager: whether `step` runs Python, as the model's run_eagerly has it.
 
     Raises:
       ValueError: if the model cannot be trained so; the message says why.
     """
 
-    def __init__(self, model: keras.Model, batch: Any, spec: Any):
+    def __init__(self, model: keras.Model, spec: Any):
         check(model)
-        x, y, weight = keras.utils.unpack_x_y_sample_weight(batch)
-        model._symbolic_build(data_batch=(x, y, weight))
-        check_weights(model)
-        self.model = model
-        self._train_step = tf.function(
+        self.model, self.eager = model, model.run_eagerly
+        compiled = tf.function(
             tf.autograph.experimental.do_not_convert(model.train_step),
             jit_compile=model.jit_compile,
             reduce_retracing=True,
         )
+        self._train_step = model.train_step if self.eager else compiled
         self.losses: tf.Variable | None = None  # sum, count; if watched
-        traced = self._train_step.get_concrete_function(spec)
-        self.logs = traced.structured_outputs  # specs of what a step returns
-        updated = _updated(traced)
+        # Traced, a step builds what is not built yet, as in Keras' own fit.
+        self.logs, updated = _analyse(model, compiled, spec)
+        check_weights(model)
         self.optimizers = _used(optimizers.held_by(model), updated)
         optimizers.refuse_average(self.optimizers)
         metrics = _by_id(model.metrics_variables)
@@ -114,10 +115,12 @@ class Worker:
             if i in updated and i not in metrics and v.dtype.is_floating
         }
         check_statistics(model, statistics)
-        rest = _by_id(model.optimizer.variables) | updated
+        rest = _by_id(getattr(model.optimizer, "variables", ())) | updated
         elsewhere = statistics | trainable | metrics
-        self.names = [v.path for v in model.trainable_variables]
-        self.weights = _group(trainable.values())
+        self.names = [v.path for v in model.trainable_variables] or ["none"]
+        # With no weights at all, a 0 that stays where it is keeps their place.
+        none = tf.Variable([0.0], trainable=False, name="none")
+        self.weights = _group(trainable.values() or [none])
         self.statistics = _group(statistics.values())
         self.rest = _groups(v for i, v in rest.items() if i not in elsewhere)
         self.frozen = _groups(
@@ -137,6 +140,12 @@ class Worker:
         after = tf.stack([v.read_value() for v in self._loss_metric])
         self.losses.assign_add(after - before)
         return logs
+
+    def compile(self, function: Callable, **options: Any) -> Callable:
+        """Compiles a function that calls `step`, unless that runs eagerly."""
+        if self.eager:
+            return function
+        return tf.function(function, autograph=False, **options)
 
     def snapshot(self) -> Snapshot:
         """Returns the weights and statistics as flat vectors."""
@@ -234,7 +243,8 @@ def check(model: keras.Model) -> None:
             f"Keras runs on {keras.backend.backend()!r}; fda_tf needs "
             "TensorFlow. Set KERAS_BACKEND=tensorflow before importing keras."
         )
-    if not isinstance(model, keras.Model):
+    # Keras fits what is a layer and a Trainer, which has no public name.
+    if not (isinstance(model, keras.Layer) and hasattr(model, "train_step")):
         raise ValueError(f"Expected a keras.Model; received {model!r}.")
     if getattr(model, "_distribute_strategy", None) is not None:
         raise ValueError(
@@ -243,26 +253,16 @@ def check(model: keras.Model) -> None:
             "Call fda_tf.connect() first, make and compile the model without "
             "strategy.scope(), and make no strategy."
         )
-    if not model.compiled or model.optimizer is None:
+    if not model.compiled:
         raise ValueError(
             f"The model {model.name!r} is not compiled. Call "
             'model.compile("adam", loss, metrics=[...]) first.'
-        )
-    if model.run_eagerly:
-        raise ValueError(
-            "The model is compiled with run_eagerly=True, and the training "
-            "loop is one compiled function. Compile it without."
         )
     optimizers.refuse_average(optimizers.nested(model.optimizer))
 
 
 def check_weights(model: keras.Model) -> None:
-    """Raises ValueError unless there are trainable weights, all float32."""
-    if not model.trainable_variables:
-        raise ValueError(
-            f"The model {model.name!r} has no trainable weights: there is "
-            "nothing to train or to average."
-        )
+    """Raises ValueError unless all trainable weights are float32."""
     for variable in model.trainable_variables:
         if variable.dtype != "float32":
             raise ValueError(
@@ -295,6 +295,63 @@ def _by_id(variables: Any) -> dict[int, tf.Variable]:
     """Returns id -> tf.Variable of Keras' or TensorFlow's variables."""
     plain = (v.value if isinstance(v, keras.Variable) else v for v in variables)
     return {id(v): v for v in plain}
+
+
+def _analyse(
+    model: keras.Model, step: Any, spec: Any
+) -> tuple[Any, dict[int, tf.Variable]]:
+    """Returns (specs of a step's logs, id -> variable of what it writes).
+
+    Args:
+      model: whose step it is; what is not built yet is built, as in Keras'
+        own fit.
+      step: its `train_step`, compiled.
+      spec: of the batches.
+    """
+    if model.run_eagerly:
+        return {}, _may_write(model, step, spec)
+    traced = step.get_concrete_function(spec)
+    return traced.structured_outputs, _updated(traced)
+
+
+def _may_write(
+    model: keras.Model, step: Any, spec: Any
+) -> dict[int, tf.Variable]:
+    """Returns id -> variable of what an eager step may write: all there is.
+
+    It may do another thing each time, so a trace would tell only of one; and
+    its Python, such as a print, is not to run once more than it should. It is
+    traced only where nothing else builds the model.
+
+    Raises:
+      ValueError: if something cannot be built.
+    """
+    data_batch = keras.utils.unpack_x_y_sample_weight(spec)
+    error: Exception | None = None
+    with contextlib.suppress(Exception):  # such as a model with no call()
+        model._symbolic_build(data_batch=data_batch)
+    held = optimizers.held_by(model)
+    if not _are_built(model, held):
+        try:
+            step.get_concrete_function(spec)
+            held = [o for o in held if o is not model.optimizer]  # not used
+        except Exception as raised:
+            error = raised
+        if not _are_built(model, held):
+            raise ValueError(
+                f"The model {model.name!r} runs eagerly, and not all of it can "
+                f"be built before its first step ({error}). Before fit, call "
+                "the model, or the layers inside it, on a batch, and "
+                "optimizer.build(variables) of each optimizer; or compile it "
+                "without run_eagerly=True."
+            ) from error
+    owners = [model, *optimizers.held_by(model)]
+    return _by_id(v for owner in owners for v in owner.variables)
+
+
+def _are_built(model: keras.Model, held: Any) -> bool:
+    inside = [la for la in model._flatten_layers() if la is not model]
+    return all(part.built for part in [*inside, *held])
 
 
 def _updated(function: Any) -> dict[int, tf.Variable]:

@@ -49,13 +49,12 @@ def _linear(optimizer=None, **compiling):
     return build
 
 
-def _compile(model, optimizer, jit_compile=False, steps_per_execution=1):
+def _compile(model, optimizer, metrics=("accuracy",), **compiling):
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=jit_compile,
-        steps_per_execution=steps_per_execution,
+        metrics=metrics and list(metrics),
+        **{"jit_compile": False} | compiling,
     )
     return model
 
@@ -69,7 +68,7 @@ def _own_step(seed):
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((small.INPUTS,))
     outputs = keras.layers.Dense(small.CLASSES)(inputs)
-    return _compile(OwnStep(inputs, outputs), keras.optimizers.SGD(0.3))
+    return _compile(OwnStep(inputs, outputs), keras.optimizers.SGD(0.3), None)
 
 
 def _functional(seed):

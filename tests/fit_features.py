@@ -151,7 +151,7 @@ def inputs(course, data):
         "arrays": lambda: course().fit(*data),
         "finite": lambda: course().fit(batched(data)),
         "PyDataset": lambda: course().fit(Batches(data)),
-        "repeated": lambda: course(4).fit(
+        "repeated": lambda: course(BATCHES).fit(
             batched(data).repeat(), steps_per_epoch=BATCHES
         ),
         "unknown length": lambda: course(4).fit(unknown(batched(data))),

@@ -80,8 +80,9 @@ def frozen_model(seed=1):
 
 def flat(model):
     """Returns the model's trainable variables as one vector."""
+    none = np.zeros(0, np.float32)
     return np.concatenate(
-        [np.ravel(v.numpy()) for v in model.trainable_variables]
+        [none, *(np.ravel(v.numpy()) for v in model.trainable_variables)]
     )
 
 

@@ -169,7 +169,7 @@ def nested_worker(optimizer=None, units=4):
     )
     small.compile_model(model, optimizer)
     source = data.ArraySource([small.data()], 8)
-    return Worker(model, source.example(), source.spec())
+    return Worker(model, source.spec())
 
 
 def test_models_alike_are_described_alike():

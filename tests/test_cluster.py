@@ -275,7 +275,7 @@ def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
     source = data.ArraySource([small.data()], 8)
     counting = Counting()
     home = fda_tf.cluster.Cluster(
-        Worker(model, source.example(), source.spec()), source, counting
+        Worker(model, source.spec()), source, counting
     )
     trainer = training.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
     trainer.run(2)

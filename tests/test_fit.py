@@ -123,19 +123,6 @@ def test_one_worker_trains_as_stock_keras(name, at_once, jit_compile):
     assert_as_before(ours)
 
 
-def test_repeated_data_are_cut_where_the_epoch_ends():
-    # Stock Keras does 12 steps of 11, in executions of 4.
-    def run(model, data, **options):
-        fda = fda_tf.FDA() if "steps_per_epoch" in options else None
-        return fit(model, data, fda=fda, epochs=2, **options).history
-
-    stock, ours = build(), build(steps_per_execution=4)
-    expected = run(stock, MANY)
-    got = run(ours, MANY.repeat(), steps_per_epoch=11)
-    assert_alike(stock, ours)
-    assert {name: got[name] for name in expected} == expected
-
-
 def test_weights_and_validation_are_as_in_stock_keras():
     weights = np.random.default_rng(0).uniform(size=len(X))
 
@@ -333,18 +320,6 @@ def in_scope():
         return build()
 
 
-def eager():
-    model = build()
-    model.compile("sgd", model.loss, run_eagerly=True)
-    return model
-
-
-def frozen():
-    model = build()
-    model.trainable = False
-    return small.compile_model(model)
-
-
 def averaging():
     """Keras would end the fit with worker 0's own moving average."""
     optimizer = keras.optimizers.SGD(use_ema=True, ema_overwrite_frequency=5)
@@ -364,8 +339,6 @@ def misnamed():
     ("made", "words"),
     [
         (in_scope, "was made inside strategy.scope"),
-        (eager, "run_eagerly=True"),
-        (frozen, "has no trainable weights"),
         (averaging, r"Received SGD\(use_ema=True\), whose moving average is"),
         (misnamed, "train_step returns variance, and so do the logs of FDA"),
     ],

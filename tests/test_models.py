@@ -166,11 +166,11 @@ class TwoOptimizers(TwoInputs):
 class TargetNetwork(TwoInputs):
     """A train_step that moves a variable which no call changes."""
 
-    def build(self, shapes):
+    def __init__(self):
+        super().__init__()
         self.target = self.add_weight(
             shape=(1,), initializer="zeros", trainable=False
         )
-        super().build(shapes)
 
     def train_step(self, batch):
         self.target.assign_add(tf.reduce_mean(batch[0]["a"], keepdims=True)[0])
@@ -198,7 +198,7 @@ def test_state_that_keras_does_not_list_is_each_workers_own():
     trainer.run(5)
     for k in range(3):
         model = build()
-        lone = simulation.Worker(model, source.example(), source.spec())
+        lone = simulation.Worker(model, source.spec())
         for t in range(5):
             lone.step(source.batch(k, t))
         np.testing.assert_array_equal(

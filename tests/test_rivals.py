@@ -99,7 +99,7 @@ def test_half_precision_scales_outside_it():
         ),
         model.loss,
     )
-    worker = fda_tf.worker.Worker(model, small.data(4), _spec())
+    worker = fda_tf.worker.Worker(model, _spec())
     worker.hold([tf.fill([39], 2.0)])
     held = model.optimizer.inner_optimizer.anchors
     assert all(bool(tf.reduce_all(v == 2.0)) for v in held)

@@ -106,7 +106,7 @@ def loops(replicas, size: int, tensors: int, kinds) -> dict:
     source = data.ArraySource([(zeros, zeros)], 8, first=replicas.index)
     model = model_of(size, tensors)
     home = cluster.Cluster(
-        worker.Worker(model, source.example(), source.spec()), source, replicas
+        worker.Worker(model, source.spec()), source, replicas
     )
     never = 1e30
     whole = fda_tf.SketchMonitor(cascade=False)

@@ -189,7 +189,7 @@ def _home(replicas, model):
         [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
     )
     return cluster.Cluster(
-        worker.Worker(model, source.example(), source.spec()),
+        worker.Worker(model, source.spec()),
         source,
         replicas,
     )

@@ -77,7 +77,7 @@ class Trial:
         model, self.meter = task.build(job["seed"]), Meter(replicas.count)
         if job["method"] == GRADIENTS:
             gradients.averaged(model, self._mean)
-        local = worker.Worker(model, source.example(), source.spec())
+        local = worker.Worker(model, source.spec())
         self.home = cluster.Cluster(local, source, replicas)
         self.home.meter = self.meter
         epoch = source.epoch_steps(len(y), replicas.count)

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from fda_tf.keras_fit import specs
+from fda_tf.keras_fit.progress import ENDLESS
 from fda_tf.trainer import Trainer
 
 
@@ -45,6 +46,7 @@ class Execution:
 
     Attributes:
       step: steps that are done, in all fits.
+      most: steps of a call: eager ones make each its exchanges' numbers.
     """
 
     def __init__(self, trainer: Trainer, compiled: Callable):
@@ -53,6 +55,7 @@ class Execution:
         self._batch: Any = None  # the next step's, an Optional
         self._failed: Call | None = None
         self.step = int(trainer.loop.step)
+        self.most = 1 if trainer.worker.eager else ENDLESS
 
     def begin_epoch(self, iterator: Any, ours: Any = None) -> bool:
         """Takes an epoch's batches; returns whether there is one.
@@ -138,7 +141,14 @@ def compile_steps(trainer: Trainer) -> Callable:
 
     def compiled(iterator, batch, steps, first, more):
         nothing = tf.experimental.Optional.empty(iterator.element_spec)
-        did = batch.has_value()
+        did, eager = batch.has_value(), []
+
+        def step(batch):
+            logs = worker.step(specs.without_optionals(batch))
+            if not worker.eager:
+                return logs
+            eager[:] = [logs]  # of which no loop of tensors knows the form
+            return {}
 
         def draw():
             drawn = iterator.get_next_as_optional()
@@ -149,22 +159,26 @@ def compile_steps(trainer: Trainer) -> Callable:
             done, batch, logs = carry
 
             def train():
-                logs = worker.step(specs.without_optionals(batch.get_value()))
+                logs = step(batch.get_value())
                 goes_on = more | (done + 1 < steps)
                 return tf.cond(goes_on, draw, lambda: nothing), logs
 
             had = batch.has_value()
             return done + 1, *tf.cond(had, train, lambda: (batch, logs))
 
-        logs = tf.nest.map_structure(_zeros, worker.logs)
+        logs = {}
+        if not worker.eager:
+            logs = tf.nest.map_structure(_zeros, worker.logs)
         start = (tf.constant(0), batch, logs)
         (_, batch, logs), trace = loop.run_steps(
             steps, start, local_step, first
         )
+        if eager:
+            logs = tf.experimental.Optional.from_value(eager[0]).get_value()
         now = loop.step.read_value(), trainer.home.called(), *loop.sent()
         return logs, batch, trace, did, *now, loop.theta.read_value()
 
-    return tf.function(compiled, autograph=False, reduce_retracing=True)
+    return worker.compile(compiled, reduce_retracing=True)
 
 
 def _zeros(like: tf.Tensor) -> tf.Tensor:

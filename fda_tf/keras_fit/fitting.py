@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf.keras_fit import specs
+from fda_tf.keras_fit import callback_list, specs
 from fda_tf.keras_fit.lent import Lent
 from fda_tf.keras_fit.making import Made, make, take_chiefs
 from fda_tf.keras_fit.meetings import Meetings
@@ -77,6 +77,7 @@ class Fit:
             params = self.callback.params
             epochs, steps = int(params["epochs"]), params["steps"]
             progress.at_once = int(self.model.steps_per_execution)
+            steps, batches = _epoch_length(steps, progress.at_once)
             checkpoint = self._resuming.checkpoint
             everyone = self._meetings.meet_alike(
                 "the start",
@@ -85,9 +86,12 @@ class Fit:
                     "steps_per_execution": progress.at_once,
                     "checkpoint": checkpoint and [checkpoint.every],
                 },
-                steps=None if steps is None else int(steps),
+                steps=steps,
+                batches=batches,
             )
             progress.steps = self._least(everyone)
+            known = [news["batches"] for news in everyone if news["batches"]]
+            progress.batches = min(known, default=None)
             self._resuming.find()
             self._keras.begin_at(self._resuming.first_epoch(epochs))
 
@@ -322,3 +326,21 @@ class Fit:
                 self._steps.idle(error)
         if not self._meetings.settled:
             self._meetings.tell(error)
+
+
+def _epoch_length(
+    steps: int | None, at_once: int
+) -> tuple[int | None, int | None]:
+    """Returns (steps of an epoch, batches of the data), as Keras counts them.
+
+    The batches are None if unknown, or if every epoch takes all of them.
+
+    Args:
+      steps: as Keras tells its callbacks.
+      at_once: steps of an execution, of which Keras runs whole ones.
+    """
+    epochs = callback_list.epoch_iterator()
+    if not steps or epochs is None or not epochs.steps_per_epoch:
+        return None if steps is None else int(steps), None
+    batches = epochs.data_adapter.num_batches
+    return -(-int(steps) // at_once) * at_once, batches and int(batches)

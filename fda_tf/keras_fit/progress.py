@@ -11,6 +11,9 @@ class Progress:
 
     Attributes:
       steps: of an epoch, if all workers know it: the least of theirs.
+      batches: of the data, if an epoch takes only some of them and all
+        workers know it: Keras goes on with the rest in the next epoch.
+      taken: of those, by the epochs before.
       at_once: steps of an execution: Keras' `steps_per_execution`.
       bound: steps after which Keras ends an epoch whose length not all know;
         known after the first.
@@ -25,6 +28,8 @@ class Progress:
     """
 
     steps: int | None = None
+    batches: int | None = None
+    taken: int = 0
     at_once: int = 1
     bound: int | None = None
     epoch: int = 0
@@ -44,6 +49,9 @@ class Progress:
 
     def end_epoch(self) -> None:
         """Ends an epoch; the next one is still to begin."""
+        self.taken += self.done
+        if self.batches and self.taken >= self.batches:
+            self.taken = 0
         self.start, self.done = self.start + self.done, 0
         self.epoch += 1
         self.over = self.begun = False
@@ -78,4 +86,6 @@ class Progress:
           (2, False)
         """
         steps = self.bound if self.steps is None else self.steps
+        if steps and self.batches:
+            steps = min(steps, self.batches - self.taken)
         return ENDLESS if steps is None else max(0, steps - self.done)

@@ -108,6 +108,7 @@ class Steps:
                 progress.left,
                 progress.to_end(),
                 resuming.to_next(self._execution.step),
+                self._execution.most,
             )
             done = do(some)
             progress.left -= some

@@ -132,6 +132,7 @@ class Resuming:
         facts, self.found = self.found.facts, None
         progress, before = self._progress, facts["steps"]
         progress.done, progress.start = facts["done"], facts["start"]
+        progress.taken = facts["taken"]
         now = progress.steps
         if before and now and before != now:  # of another number of workers
             progress.done = progress.done * now // before
@@ -193,6 +194,7 @@ class Resuming:
             over=progress.over,
             steps=progress.steps,
             start=progress.start,
+            taken=progress.taken,
             stopped=self._stopped,
             spec=specs.to_json(made.spec),
         )
