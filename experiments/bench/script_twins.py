@@ -163,8 +163,7 @@ def _imbalanced(twin, ran):
 
 
 def _text_transformer(twin, ran):
-    words = ran["vectorize"](ran["texts"]).numpy()
-    return twin.fit(ran["build"], (words, ran["labels"]), epochs=5)
+    return twin.fit(ran["build"], (ran["x"], ran["labels"]), epochs=5)
 
 
 def _fine_tuning(twin, ran):
@@ -222,6 +221,6 @@ TWINS = {
     "text_transformer": _text_transformer,
     "fine_tuning": _fine_tuning,
     "nested_logs": _labelled(6),
-    "own_loop": _labelled(6),
+    "own_loop": _labelled(12),
     "lora": _lora,
 }

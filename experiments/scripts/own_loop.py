@@ -7,7 +7,7 @@ import fda_tf
 from experiments.scripts import common
 
 layers = keras.layers
-EPOCHS = 6
+EPOCHS = 12
 
 
 def build():

@@ -70,14 +70,13 @@ if __name__ == "__main__":
     keras.utils.set_random_seed(0)
     (texts, labels), (test_texts, test_labels) = common.messages()
     vectorize = vectorizer(texts)
+    x = vectorize(texts).numpy()
     test = vectorize(test_texts).numpy(), test_labels
 
     model = build()
     fda = fda_tf.FDA(theta="auto")
     history = model.fit(
-        fda_tf.shard((texts, labels), batch_size=40).map(
-            lambda text, label: (vectorize(text), label)
-        ),
+        fda_tf.shard((x, labels), batch_size=40),
         epochs=5,
         validation_data=test,
         callbacks=[fda],
