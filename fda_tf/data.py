@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf import checks
+from fda_tf import arrays, checks
+from fda_tf.keras_fit import specs
 
 SAMPLINGS = ("passes", "independent")
 
@@ -28,8 +30,10 @@ class ArraySource:
     whole shard, by (seed, worker, t), as in the paper's own simulator.
 
     Args:
-      shards: a list with the (x, y) or (x, y, sample_weight) of each worker
-        here; x and y may be nested structures of arrays.
+      shards: a list with the (x,), (x, y) or (x, y, sample_weight) of each
+        worker here; x and y may be nested structures of what `fit` takes for
+        an array. Batches are as `fit` makes them: floats are
+        `keras.config.floatx()`, lists are tuples, (x,) is x.
       batch_size: B, samples.
       sampling: one of `SAMPLINGS`.
       seed: of the shuffles.
@@ -61,10 +65,11 @@ class ArraySource:
         self.batch_size = checks.count("batch_size", batch_size, "samples")
         self.sampling, self.first = sampling, first
         self.seed = checks.seed("seed", seed)
-        shards = [_arrays(s, first + k) for k, s in enumerate(shards)]
-        sizes = [_length(s, first + k) for k, s in enumerate(shards)]
+        whose = [f"The shard of worker {first + k}" for k in range(len(shards))]
+        parts = list(map(arrays.read, shards, whose))
+        sizes = list(map(arrays.length, parts, whose))
         self.samples, self.sizes = sum(sizes), sizes
-        _check_alike(shards, first)
+        _check_alike(parts, first)
         if self.batch_size > min(sizes):
             logging.warning(
                 "A batch of %d samples is larger than the smallest shard (%d "
@@ -73,11 +78,8 @@ class ArraySource:
                 min(sizes),
             )
         with tf.init_scope():
-            self._arrays = tf.nest.map_structure(
-                lambda *parts: tf.constant(
-                    np.concatenate(parts) if len(parts) > 1 else parts[0]
-                ),
-                *shards,
+            self._arrays = keras.utils.pack_x_y_sample_weight(
+                *arrays.to_tensors(parts)
             )
             self._sizes = tf.constant(sizes, tf.int64)
             self._starts = tf.constant(np.cumsum([0] + sizes[:-1]), tf.int64)
@@ -107,9 +109,7 @@ class ArraySource:
         """Returns the worker's batch of this step, as `train_step` takes it."""
         rows = self.indices(worker, step)
         rows += self._starts[tf.cast(worker, tf.int64) - self.first]
-        return tf.nest.map_structure(
-            lambda array: tf.gather(array, rows), self._arrays
-        )
+        return arrays.gather(self._arrays, rows)
 
     def skip(self, step: int) -> None:
         """Goes to a step: nothing to do, as batches are given by it."""
@@ -119,8 +119,8 @@ class ArraySource:
         return self.batch(self.first, 0)
 
     def spec(self) -> Any:
-        """Returns the `tf.TensorSpec`s of every batch."""
-        return tf.nest.map_structure(tf.TensorSpec.from_tensor, self.example())
+        """Returns the `tf.TypeSpec`s of every batch."""
+        return specs.of(self.example())
 
 
 class DatasetSource:
@@ -155,7 +155,8 @@ class DatasetSource:
                 "Give every worker at least one batch."
             )
         self._count = len(datasets)
-        self._first_batch, self._spec = batches[0], datasets[0].element_spec
+        self._first_batch = batches[0]
+        self._spec = specs.without_optionals(datasets[0].element_spec)
         merged = datasets[0].repeat()
         if len(datasets) > 1:
             merged = tf.data.Dataset.choose_from_datasets(
@@ -182,7 +183,7 @@ class DatasetSource:
         return self._first_batch
 
     def spec(self) -> Any:
-        """Returns the `tf.TensorSpec`s of every batch."""
+        """Returns the `tf.TypeSpec`s of every batch."""
         return self._spec
 
 
@@ -252,60 +253,13 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _arrays(shard: Any, worker: int) -> Any:
-    """Returns a shard's leaves as NumPy arrays.
-
-    Raises:
-      ValueError: unless it is a tuple of (nested structures of) arrays.
-    """
-    expected = (
-        "Expected a list with one tuple (x, y) or (x, y, sample_weight) of "
-        "arrays for each worker, or with one batched tf.data.Dataset each."
-    )
-    if not isinstance(shard, (tuple, list)):
-        raise ValueError(
-            f"The shard of worker {worker} is of type {type(shard).__name__}. "
-            + expected
-        )
-    arrays = tf.nest.map_structure(np.asarray, tuple(shard))
-    for array in tf.nest.flatten(arrays):
-        if not array.ndim or array.dtype == object:
-            raise ValueError(
-                f"The shard of worker {worker} has something that is no array "
-                "(lists stand for structure: make them arrays with "
-                f"numpy.asarray). {expected}"
-            )
-    return arrays
-
-
-def _check_alike(shards: Sequence[Any], first: int) -> None:
+def _check_alike(parts: Sequence[tuple], first: int) -> None:
     """Raises ValueError unless all shards hold samples of one form."""
-
-    def form(shard):
-        return tf.nest.map_structure(
-            lambda a: f"{a.dtype}{list(a.shape[1:])}", shard
-        )
-
-    for k, shard in enumerate(shards):
-        if form(shard) != form(shards[0]):
+    forms = list(map(arrays.forms, parts))
+    for k, form in enumerate(forms):
+        if form != forms[0]:
             raise ValueError(
-                f"The samples of worker {first + k} are {form(shard)}, those "
-                f"of worker {first} {form(shards[0])}; expected samples of one "
-                "shape and type on all workers."
+                f"The samples of worker {first + k} are {form}, those of "
+                f"worker {first} {forms[0]}; expected samples of one shape and "
+                "type on all workers."
             )
-
-
-def _length(shard: Any, worker: int) -> int:
-    lengths = {len(array) for array in tf.nest.flatten(shard)}
-    if len(lengths) != 1:
-        raise ValueError(
-            f"The arrays of worker {worker}'s shard have lengths {lengths}; "
-            "expected (x, y) or (x, y, sample_weight) of equal lengths."
-        )
-    length = lengths.pop()
-    if not length:
-        raise ValueError(
-            f"The shard of worker {worker} is empty. Give every worker at "
-            "least one sample; fda_tf.partition.split deals them out."
-        )
-    return length

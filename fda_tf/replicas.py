@@ -289,6 +289,7 @@ def connect(
             replicas.sum(1)  # everyone is there
         _warn_of_strangers(replicas, closed)
         atexit.register(_tell_at_exit, replicas)
+        _watch_fits(replicas)
     _connected.append(replicas)
     return replicas
 
@@ -366,6 +367,12 @@ def _tell_at_exit(replicas: Replicas) -> None:
     faulthandler.dump_traceback_later(
         END_SECONDS, exit=True, file=open(os.devnull, "w")
     )
+
+
+def _watch_fits(replicas: Replicas) -> None:
+    from fda_tf.keras_fit import forgotten  # which imports this file
+
+    forgotten.watch_callbacks(replicas)
 
 
 def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:

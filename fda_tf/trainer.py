@@ -12,6 +12,7 @@ import tensorflow as tf
 from fda_tf import replicas as replicas_lib
 from fda_tf.cluster import Cluster
 from fda_tf.guard import Guard
+from fda_tf.keras_fit import specs
 from fda_tf.plan import check_exchange, check_parts
 from fda_tf.processes import agreement
 from fda_tf.saving import saved
@@ -32,7 +33,7 @@ class Trainer:
     Args:
       model: compiled, and made outside any `strategy.scope()`.
       example: a batch, as the model's `train_step` takes it, or the
-        `tf.TensorSpec`s of all batches.
+        `tf.TypeSpec`s of all batches.
       sync: when to synchronise; by default `VarianceThreshold(theta=1.5)`.
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
@@ -89,7 +90,7 @@ class Trainer:
                     "payload": check_exchange(payload, guard),
                     "guard": guard,
                 }
-                spec = tf.nest.map_structure(_spec, example)
+                spec = specs.of_any_size(example)
                 self.worker = Worker(model, spec)
                 described = agreement.describe(
                     self.worker,
@@ -231,11 +232,3 @@ class Trainer:
     def _refuse_bad_drift(self, finite) -> None:
         if not bool(finite):
             self.loop.raise_bad_drift()
-
-
-def _spec(leaf: Any) -> tf.TensorSpec:
-    """Returns the spec of batches of any size, of arrays, tensors or specs."""
-    if leaf is None or isinstance(leaf, tf.TensorSpec):
-        return leaf
-    tensor = tf.convert_to_tensor(leaf)
-    return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)

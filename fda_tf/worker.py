@@ -82,7 +82,7 @@ class Worker:
 
     Args:
       model: compiled: a `keras.Model`, or what else Keras can `fit`.
-      spec: the `tf.TensorSpec`s of every batch, as its `train_step` takes it.
+      spec: the `tf.TypeSpec`s of every batch, as its `train_step` takes it.
 
     Attributes:
       eager: whether `step` runs Python, as the model's run_eagerly has it.

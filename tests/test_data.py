@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fda_tf import data
+from fda_tf import data, digest
 
 
 def source(sizes, batch=8, **settings):
@@ -93,6 +93,38 @@ def test_epoch_is_n_over_b_k():
     endless = data.DatasetSource([dataset.repeat()])
     assert endless.samples is None
     assert endless.epoch_steps(None, 1) is None
+
+
+def test_arrays_of_every_kind_are_gathered_over_shards():
+    x = np.where(np.arange(40).reshape(10, 4) % 3, 0.0, 1.0) + np.eye(10, 4)
+    rows = tf.ragged.constant([[i] * (i % 3) for i in range(10)])
+    words = np.array([f"word {i}" for i in range(10)], object)
+
+    def shard(part):
+        sparse = tf.sparse.from_dense(x[part])
+        return [x[part], sparse, rows[part], words[part], None], np.arange(10)[
+            part
+        ]
+
+    made = data.ArraySource([shard(slice(0, 4)), shard(slice(4, 10))], 7)
+    for worker, numbers in [(0, range(4)), (1, range(4, 10))]:
+        (dense, sparse, ragged, text, none), y = made.batch(worker, 0)
+        assert set(y.numpy()) == set(numbers) and none is None
+        assert dense.dtype == sparse.dtype == tf.float32
+        np.testing.assert_array_equal(dense, x[y])
+        np.testing.assert_array_equal(tf.sparse.to_dense(sparse), x[y])
+        assert ragged.to_list() == [[i] * (i % 3) for i in y.numpy()]
+        assert text.numpy().tolist() == [w.encode() for w in words[y]]
+
+
+def test_digests_of_large_arrays_tell_orders_apart(monkeypatch):
+    x = np.random.default_rng(3).normal(size=(5000, 3))
+    monkeypatch.setattr(digest, "BYTES", 1000)
+    of = digest.digest
+    assert of(x) == of(x.copy())
+    others = [x[::-1], x[np.random.default_rng(4).permutation(5000)], x[1:]]
+    others.append(x.astype(np.float32))
+    assert len({of(a) for a in [x, *others]}) == 5
 
 
 def test_an_empty_dataset_is_refused():

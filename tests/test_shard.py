@@ -1,25 +1,42 @@
 """Each worker's part of the data for `model.fit`, an epoch an iteration."""
 
+import contextlib
+import json
+
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import small
 import tensorflow as tf
 
 from fda_tf import data
+from fda_tf.keras_fit import specs
 from fda_tf.keras_fit.sharding import shard
 
 
 class Workers:
     """One of `count` workers, who knows what the others would answer."""
 
-    def __init__(self, index=0, count=3, sizes=None):
+    lost_worker_in_words = contextlib.nullcontext
+
+    def __init__(self, index=0, count=3, sizes=None, others=None):
         self.index, self.count, self.sizes = index, count, sizes
+        self.is_chief, self.others = index == 0, others or {}
 
     def gather(self, size):
         sizes = np.array(self.sizes)
         sizes[self.index] = size
         return sizes
+
+    def gather_json(self, value):
+        said = json.loads(json.dumps(value))
+        if not isinstance(said, dict):
+            return [said] * self.count
+        return [
+            said | self.others.get(k, {}) if k != self.index else said
+            for k in range(self.count)
+        ]
 
 
 def numbered(n):
@@ -222,15 +239,148 @@ def test_fit_and_evaluate_on_shards():
     assert past.history["val_loss"][-1] < expected[0]
 
 
+class Listener(keras.Model):
+    """A model that writes down what its train_step is given."""
+
+    def train_step(self, data):
+        self.heard = tf.nest.map_structure(
+            lambda t: t if t is None else (type(t), t.dtype, t.shape[1:]), data
+        )
+        return {"loss": 0.0}
+
+
+X, N = np.arange(12.0).reshape(4, 3), np.arange(4)
+COLUMNS = pd.DataFrame({"a": X[:, 0], "b": X[:, 1].astype(np.float32)})
+TEXT = np.array(["a", "b", "c", "d"], object)
+ROWS = tf.ragged.constant([[1.0, 2], [3], [], [4]], tf.float64)
+KINDS = {
+    "float64": (X, N),
+    "float16 and bool": (X.astype(np.float16), N > 1),
+    "x alone": (X,),
+    "a dict alone": ({"b": X, "a": N},),
+    "a tuple alone": ((X, N),),
+    "no targets": (X, None),
+    "lists": ([X, [N, X]], [N, X]),
+    "weights": (X, N, X[:, 0]),
+    "tensors": (tf.constant(X), tf.constant(N)),
+    "text": (TEXT, N),
+    "a frame": (COLUMNS, N),
+    "columns": (dict(COLUMNS), COLUMNS["a"]),
+    "ragged": (ROWS, N),
+    "sparse": (tf.sparse.from_dense(X), N),
+    "none": ({"a": X, "b": None}, N),
+}
+
+
+@pytest.fixture(scope="module")
+def listener():
+    model = Listener()
+    model.compile(jit_compile=False)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_train_step_is_given_what_stock_fit_gives(listener, kind):
+    given = KINDS[kind]
+    listener.fit(*given, batch_size=2, verbose=0)
+    expected = listener.heard
+    made = shard(given, 2)
+    listener.fit(made, verbose=0)
+    assert listener.heard == expected
+    # The same for `simulate` and `train`.
+    alike = specs.without_optionals(made.element_spec)
+    assert data.ArraySource([given], 2).spec() == alike
+
+
+@pytest.mark.parametrize(
+    ("given", "spec"),
+    [
+        (TEXT[:, None], tf.TensorSpec([2, 1], tf.string)),
+        (TEXT.astype(str), tf.TensorSpec([2], tf.string)),
+        (pd.Series(TEXT), tf.TensorSpec([2, 1], tf.string)),
+        (pd.Series(TEXT, dtype="category"), tf.TensorSpec([2, 1], tf.string)),
+    ],
+)
+def test_strings_that_stock_fit_refuses_are_taken(given, spec):
+    assert shard((given,), 2).element_spec == spec
+
+
+@pytest.mark.parametrize("rows", [ROWS, tf.sparse.from_dense(X)])
+def test_ragged_and_sparse_samples_are_dealt_as_others(rows):
+    def dense(batch):
+        if isinstance(batch, tf.RaggedTensor):
+            return batch.to_tensor(shape=[None, 2]).numpy()
+        return tf.sparse.to_dense(batch).numpy()
+
+    dataset = tf.data.Dataset.from_tensor_slices((rows, N))
+    for given in [(rows, N), dataset]:
+        for k in range(2):
+            made = shard(given, 3, equal=False, replicas=Workers(k, 2))
+            assert len(made) == 1
+            ((x, y),) = list(made)
+            np.testing.assert_array_equal(dense(x), dense(rows)[y.numpy()])
+
+
+def test_every_batch_of_a_batched_dataset_is_dealt_once():
+    # 7 batches of 26 samples: 2 each, or 3, 2 and 2.
+    for equal, sizes in [(True, [2, 2, 2]), (False, [3, 2, 2])]:
+        seen = []
+        for k, size in enumerate(sizes):
+            settings = {"equal": equal, "replicas": Workers(k)}
+            made = shard(samples(26).batch(4), None, **settings)
+            assert len(made) == max(sizes)
+            batches = [x.numpy().tolist() for x, _ in made][:size]
+            assert sorted(batches)[0][0] == 4 * k
+            seen.extend(batches)
+        assert sorted(map(len, seen))[1:] == [4] * (len(seen) - 1)
+        assert len({batch[0] for batch in seen}) == len(seen) == sum(sizes)
+
+
+def test_a_run_over_batches_goes_on_midway():
+    def draw(made):
+        return [x.numpy().tolist() for _ in range(2) for x, _ in made]
+
+    whole = draw(shard(samples(40).batch(4), None))
+    made = shard(samples(40).batch(4), None)
+    made.position = 3
+    assert draw(made) == whole[3:]
+
+
+@pytest.mark.parametrize("given", [numbered(26), samples(26)])
+def test_the_last_fraction_is_set_apart_as_keras_does(given):
+    settings = {"validation_split": 0.3, "equal": False}
+    parts = []
+    for k in range(3):
+        made, held_out = shard(given, 4, replicas=Workers(k), **settings)
+        parts.extend({*drawn(made, epochs=3).ravel().tolist()})
+        if isinstance(given, tuple):
+            assert held_out[0].tolist() == list(range(18, 26))
+        else:  # Keras splits no datasets: in batches, for fit
+            batches = [x.numpy().tolist() for x, _ in held_out]
+            assert batches == [[18, 19, 20, 21], [22, 23, 24, 25]]
+    assert sorted(parts) == list(range(18))
+
+
+def test_labels_in_another_place_are_not_printed():
+    with pytest.raises(ValueError) as caught:
+        shard(X, np.array([77] * 4))
+    assert "shard((x, y), batch_size=32)" in str(caught.value)
+    assert "77" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("given", "settings", "message"),
     [
         (numbered(2), {}, "3 workers and 2 samples; expected at least one"),
         (samples(2), {}, "3 workers and 2 samples; expected at least one"),
         (unknown(2), {}, "3 workers and 2 samples; expected at least"),
-        (numbered(0), {}, "shard of worker 1 is empty"),
-        ((np.arange(4), np.arange(5)), {}, "have lengths .*equal lengths"),
-        (np.arange(9), {}, "of type ndarray; expected .x, y"),
+        (numbered(0), {}, "The data given to shard is empty"),
+        (
+            (np.arange(4), np.arange(5)),
+            {},
+            "has arrays of the lengths .*equal lengths",
+        ),
+        (np.arange(9), {}, "of type ndarray; expected .x,., .x, y"),
         (([1, 2], [3, 4]), {}, "something that is no array"),
         (numbered(9), {"batch_size": 0}, "batch_size=0.*at least 1"),
         (numbered(9), {"seed": -1}, "seed=-1.*expected a whole number"),
@@ -238,6 +388,18 @@ def test_fit_and_evaluate_on_shards():
         (numbered(9), {"steps_per_epoch": 0}, "steps_per_epoch=0.*at least"),
         (samples(9).repeat(), {}, "infinite size.*steps_per_epoch="),
         (unknown(9), {}, "unknown or infinite.*assert_cardinality"),
+        (
+            unknown(9),
+            {"steps_per_epoch": 1, "validation_split": 0.5},
+            "unknown or infinite.*for validation_split",
+        ),
+        (numbered(9), {"validation_split": 1.0}, "between 0 and 1"),
+        (numbered(4), {"validation_split": 0.9}, "at least one sample to"),
+        (samples(9).batch(2), {}, "batched already.*batch_size=None"),
+        (numbered(9), {"batch_size": None}, "batch_size=None: expected"),
+        ((np.array([1, "a", 2], object),), {}, "element 0 is a int.*alone"),
+        ((pd.date_range("2020", periods=4),), {}, "dtype datetime64"),
+        ((X, N, X, N), {}, "a tuple of 4 parts; expected"),
     ],
 )
 def test_bad_input_is_refused_in_words(given, settings, message):
@@ -249,8 +411,9 @@ def test_bad_input_is_refused_in_words(given, settings, message):
 def test_an_empty_part_is_refused_on_all_workers(given):
     with pytest.raises(ValueError, match="empty|and 0 samples"):
         shard(given(0), mine=True, replicas=Workers(1, 3, [4, 0, 4]))
-    with pytest.raises(ValueError, match=r"data of workers \[1\] were refused"):
-        shard(given(4), mine=True, replicas=Workers(0, 3, [4, 0, 4]))
+    told = Workers(0, 3, [4, 0, 4], {1: {"error": "ValueError: mine"}})
+    with pytest.raises(ValueError, match="Worker 1 cannot start: .*mine"):
+        shard(given(4), mine=True, replicas=told)
 
 
 @pytest.mark.parametrize("position", [-1, 1.5, None, True])

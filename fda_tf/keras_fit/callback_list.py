@@ -144,15 +144,25 @@ def _list_with(callback: Callback) -> list[Callback]:
     )
 
 
-def epoch_iterator() -> Any:
-    """Returns what deals out the data in the `fit` that calls us, or None."""
+def fit_variables() -> dict[str, Any]:
+    """Returns the local variables of the `fit` that calls us.
+
+    Keras shows its callbacks neither the data nor what deals them out.
+
+    Returns:
+      Its arguments and `epoch_iterator`, by name; nothing outside a fit.
+    """
     frame = inspect.currentframe()
     while frame is not None:
-        found = frame.f_locals.get("epoch_iterator")
-        if frame.f_code.co_name == "fit" and found is not None:
-            return found
+        if frame.f_code.co_name == "fit" and "epoch_iterator" in frame.f_locals:
+            return dict(frame.f_locals)
         frame = frame.f_back
-    return None
+    return {}
+
+
+def epoch_iterator() -> Any:
+    """Returns what deals out the data in the `fit` that calls us, or None."""
+    return fit_variables().get("epoch_iterator")
 
 
 def _refuse(others: list[Callback], ours: type) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from fda_tf.digest import digest
 from fda_tf.keras_fit import specs
 from fda_tf.keras_fit.progress import ENDLESS
 from fda_tf.trainer import Trainer
@@ -77,6 +78,10 @@ class Execution:
     def out_of_data(self) -> bool:
         """Whether the next step has no batch."""
         return self._batch is not None and not self._batch.has_value()
+
+    def digest(self) -> str:
+        """Returns a digest of the next step's batch, which must be there."""
+        return digest(specs.without_optionals(self._batch.get_value()))
 
     def run(self, steps: int, more: bool) -> Done:
         """Does some steps.

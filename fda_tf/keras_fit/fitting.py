@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from fda_tf.keras_fit import callback_list, specs
+from fda_tf.keras_fit.forgotten import arrays_digest, warn_if_whole
 from fda_tf.keras_fit.lent import Lent
 from fda_tf.keras_fit.making import Made, make, take_chiefs
 from fda_tf.keras_fit.meetings import Meetings
@@ -128,7 +129,9 @@ class Fit:
         )
         self._resuming.restore(made.trainer)
         self._record.begin(made.trainer)
-        self._meetings.meet("the first step")
+        own = arrays_digest(self.replicas)
+        everyone = self._meetings.meet("the first step", data=own)
+        warn_if_whole(self.replicas, [news["data"] for news in everyone])
         self._made, self._lent = made, Lent(made.trainer)
         self._steps = Steps(
             self.model,
@@ -183,8 +186,11 @@ class Fit:
         if not progress.over:  # a callback here has stopped the training
             self._steps.idle()
         everyone = self._meetings.meet(
-            f"the end of epoch {progress.epoch + 1}", steps=self._keras_steps()
+            f"the end of epoch {progress.epoch + 1}",
+            steps=self._keras_steps(),
+            data=self._steps.first_batch,
         )
+        warn_if_whole(self.replicas, [news["data"] for news in everyone])
         trainer.home.end_meeting()
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)

@@ -1,25 +1,66 @@
-"""The specs of batches, as JSON can hold them."""
+"""The specs of batches: of any `tf.TypeSpec`, and as JSON can hold them."""
 
 from typing import Any
 
 import tensorflow as tf
 
+# What stands for nothing in a batch or its specs: a PyDataset has an Optional
+# in the place of None, and a tf.data.Dataset a spec that has no public name.
+_NOTHING = (
+    tf.experimental.Optional,
+    tf.OptionalSpec,
+    type(tf.type_spec_from_value(None)),
+)
+
 
 def without_optionals(batch: Any) -> Any:
-    """Returns a batch, or its specs, with None for what a PyDataset left out.
+    """Returns a batch, or its specs, with None for what was left out.
 
     Example:
       >>> without_optionals((tf.OptionalSpec(None), 1))
       (None, 1)
     """
-    kinds = (tf.experimental.Optional, tf.OptionalSpec)
     return tf.nest.map_structure(
-        lambda leaf: None if isinstance(leaf, kinds) else leaf, batch
+        lambda leaf: None if isinstance(leaf, _NOTHING) else leaf, batch
     )
 
 
+def of(batch: Any) -> Any:
+    """Returns the `tf.TypeSpec`s of a batch; None, and specs, stay."""
+
+    def spec(leaf):
+        if leaf is None or isinstance(leaf, tf.TypeSpec):
+            return leaf
+        if not tf.is_tensor(leaf):
+            leaf = tf.convert_to_tensor(leaf)
+        return tf.type_spec_from_value(leaf)
+
+    return without_optionals(tf.nest.map_structure(spec, batch))
+
+
+def of_any_size(batch: Any) -> Any:
+    """Returns the specs of batches like one, of any number of samples.
+
+    Example:
+      >>> of_any_size((tf.zeros([4, 2]), None))
+      (TensorSpec(shape=(None, 2), dtype=tf.float32, name=None), None)
+    """
+
+    def any_size(leaf):
+        spec = of(leaf)
+        if spec is None or spec is leaf:
+            return spec
+        shape = [None, *spec.shape[1:]]
+        if isinstance(spec, tf.RaggedTensorSpec):
+            ranks = spec.ragged_rank, spec.row_splits_dtype
+            return tf.RaggedTensorSpec(shape, spec.dtype, *ranks)
+        return type(spec)(shape, spec.dtype)
+
+    return tf.nest.map_structure(any_size, batch)
+
+
 def to_json(spec: Any) -> Any:
-    """Returns a nested structure of `tf.TensorSpec`s as plain data.
+    """Returns a nested structure of `tf.TypeSpec`s as plain data.
 
     Example:
       >>> spec = ({"a": tf.TensorSpec([None, 2])}, None)
@@ -29,9 +70,12 @@ def to_json(spec: Any) -> Any:
     if isinstance(spec, dict):
         return {"dict": {k: to_json(v) for k, v in spec.items()}}
     if isinstance(spec, (tuple, list)):
-        return {type(spec).__name__: [to_json(s) for s in spec]}
+        kind = "list" if isinstance(spec, list) else "tuple"
+        return {kind: [to_json(s) for s in spec]}
     if spec is None:
         return None
+    if not isinstance(spec, tf.TensorSpec):
+        return {"spec": spec.experimental_as_proto().SerializeToString().hex()}
     shape = None if spec.shape.rank is None else spec.shape.as_list()
     return {"shape": shape, "dtype": spec.dtype.name}
 
@@ -42,6 +86,10 @@ def from_json(data: Any) -> Any:
         return None
     if "shape" in data:
         return tf.TensorSpec(data["shape"], data["dtype"])
+    if "spec" in data:
+        proto = tf.TypeSpec.experimental_type_proto()
+        encoded = proto.FromString(bytes.fromhex(data["spec"]))
+        return tf.TypeSpec.experimental_from_proto(encoded)
     if "dict" in data:
         return {k: from_json(v) for k, v in data["dict"].items()}
     parts = [from_json(d) for d in data.get("tuple", data.get("list"))]

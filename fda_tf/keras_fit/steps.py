@@ -26,6 +26,7 @@ class Steps:
 
     Attributes:
       logs: what the last step with data returned.
+      first_batch: a digest of the fit's first batch, None for a `Shard`'s.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Steps:
         self._loop, self._home = made.trainer.loop, made.trainer.home
         self._execution = Execution(made.trainer, made.compiled)
         self.logs: dict[str, Any] = {}
+        self.first_batch: str | None = None
 
     def begin_epoch(self, iterator: Any) -> None:
         """Takes an epoch's batches from Keras' iterator.
@@ -51,18 +53,21 @@ class Steps:
           ValueError: if there is none.
         """
         self.logs, ours = {}, None
+        shard = getattr(iterator, "shard", None)
         progress, resuming = self._progress, self._resuming
         if resuming.found:
             ours = resuming.go_to_step(iterator)
             if not progress.done:
                 self._model.reset_metrics()
-        elif (shard := getattr(iterator, "shard", None)) is not None:
+        elif shard is not None:
             progress.start = shard.position
         if progress.over:
             return
         if not self._execution.begin_epoch(iterator, ours):
             worker = self._meetings.replicas.index
             raise no_batch(worker, progress.epoch)
+        if self._meetings.replicas.count > 1 and shard is None:
+            self.first_batch = self.first_batch or self._execution.digest()
 
     def execute(self) -> bool:
         """Does one execution; returns whether there still was one to do."""

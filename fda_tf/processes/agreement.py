@@ -31,6 +31,10 @@ _NO_SETTINGS = frozenset(
     }
 )
 
+SAME_SETTINGS = (
+    "Give every worker the same model and settings; only their data differ."
+)
+
 
 def describe(worker: Any, **settings: Any) -> dict[str, Any]:
     """Returns what must be the same on every worker, by name, as JSON has it.
@@ -93,12 +97,15 @@ def text(thing: Any) -> str:
     return _without_addresses(json.dumps(_plain(thing), sort_keys=True))
 
 
-def agree_on(replicas: Any, settings: dict[str, Any]) -> None:
+def agree_on(
+    replicas: Any, settings: dict[str, Any], advice: str = SAME_SETTINGS
+) -> None:
     """Returns when all workers have equal settings.
 
     Args:
       replicas: a `fda_tf.Replicas`.
       settings: ours, by name, as `describe` gives them.
+      advice: what to do about one that differs, a sentence.
 
     Raises:
       ValueError: on every worker, for a setting that differs; on every other
@@ -117,8 +124,7 @@ def agree_on(replicas: Any, settings: dict[str, Any]) -> None:
             if ours != theirs:
                 raise ValueError(
                     f"Worker {k} differs from worker 0 in {name}: {theirs} "
-                    f"against {ours}. Give every worker the same model and "
-                    "settings; only their data differ."
+                    f"against {ours}. {advice}"
                 )
 
 
