@@ -10,6 +10,7 @@ import pytest
 import small
 import tensorflow as tf
 
+import fda_tf
 from fda_tf import data
 from fda_tf.keras_fit import specs
 from fda_tf.keras_fit.sharding import shard
@@ -359,6 +360,14 @@ def test_the_last_fraction_is_set_apart_as_keras_does(given):
             batches = [x.numpy().tolist() for x, _ in held_out]
             assert batches == [[18, 19, 20, 21], [22, 23, 24, 25]]
     assert sorted(parts) == list(range(18))
+
+
+def test_batches_that_look_like_samples_are_refused_by_the_model():
+    x, y = small.data(40)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(4, True)
+    with pytest.raises(ValueError, match=r"incompatible.*\(8, 4, 12\)"):
+        fda = fda_tf.FDA(theta=1.0)
+        small.linear_model().fit(shard(batches, 8), callbacks=[fda])
 
 
 def test_labels_in_another_place_are_not_printed():
