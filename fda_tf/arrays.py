@@ -151,10 +151,7 @@ def to_tensors(parts: Sequence[tuple]) -> tuple:
         if leaves[0] is None:
             return None
         if isinstance(leaves[0], tf.SparseTensor):
-            joined = leaves[0]
-            if len(leaves) > 1:
-                joined = tf.sparse.concat(0, leaves)
-            return SparseRows(_to_floatx(joined))
+            return SparseRows(_to_floatx(tf.sparse.concat(0, list(leaves))))
         if isinstance(leaves[0], tf.RaggedTensor):
             return _to_floatx(tf.concat(leaves, 0))
         leaves = [_to_floatx(leaf) for leaf in leaves]

@@ -222,8 +222,8 @@ def train(
 
     Args:
       model: compiled, and made outside any `strategy.scope()`.
-      shard: this worker's (x, y) or (x, y, sample_weight) of arrays, or a
-        batched `tf.data.Dataset`.
+      shard: this worker's (x,), (x, y) or (x, y, sample_weight) of arrays,
+        as `fit` takes them, or a batched `tf.data.Dataset`.
       steps: in-parallel steps: every worker does one each.
       replicas: what `fda_tf.connect()` returned.
       batch_size: samples of a batch, for a shard of arrays.

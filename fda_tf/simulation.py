@@ -275,8 +275,8 @@ def simulate(
       build: a function with no arguments that returns a compiled model, with
         layers and an optimizer of its own at each call: there is one model
         for each core. All workers start from the first one's weights.
-      shards: one (x, y) or (x, y, sample_weight) of arrays a worker, or one
-        batched `tf.data.Dataset` a worker.
+      shards: one (x,), (x, y) or (x, y, sample_weight) of arrays a worker,
+        as `fit` takes them, or one batched `tf.data.Dataset` a worker.
       steps: in-parallel steps: every worker does one each.
       workers: K; if given, the number of shards must be the same.
       batch_size: samples of a worker's batch, for shards of arrays.

@@ -5,7 +5,7 @@ import numpy as np
 import small
 import tensorflow as tf
 
-SAMPLES, BATCH, EPOCHS = 42, 4, 2
+SAMPLES, BATCH = 42, 4
 WORDS = np.array(["red", "green", "blue"], object)
 
 

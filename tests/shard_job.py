@@ -14,31 +14,35 @@ def refused(call):
     return "nothing was refused"
 
 
-def trained(replicas, shard_cases):
-    """Returns what fits of shards did, by name."""
+def fit(model, fda, data, **options):
+    """Returns what a fit did."""
     import fit_job
+
+    def run():
+        options.update(epochs=2, verbose=0, callbacks=[fda])
+        report = fit_job.report(fda, model, model.fit(data, **options))
+        return report | {"variance": [*fda.variance]}  # the next fit's, too
+
+    return fit_job.outcome(run)
+
+
+def trained(model, fda, replicas):
+    """Returns what fits of shards did, by name."""
+    import shard_cases
     import small
 
     import fda_tf
 
-    sync = fda_tf.VarianceThreshold(0.05, "linear")
-    fda = fda_tf.Averaging(sync)
-    model = shard_cases.build(1 + replicas.index)
-    history = model.fit(
-        fda_tf.shard(shard_cases.every_kind(), shard_cases.BATCH),
-        epochs=shard_cases.EPOCHS,
-        verbose=0,
-        callbacks=[fda],
-    )
-    every_kind = fit_job.report(fda, model, history)
     x, y = small.data(shard_cases.SAMPLES)
     part, held_out = fda_tf.shard((x, y), 4, validation_split=0.25)
-    fda, model = fda_tf.Averaging(sync), small.linear_model()
-    history = model.fit(
-        part, epochs=2, verbose=0, validation_data=held_out, callbacks=[fda]
-    )
-    split = fit_job.report(fda, model, history)
-    return model, fda, {"every kind": every_kind, "split": split}
+    return {
+        "split": fit(model, fda, part, validation_data=held_out),
+        "every kind": fit(
+            shard_cases.build(1 + replicas.index),
+            fda_tf.Averaging(fda.sync),
+            fda_tf.shard(shard_cases.every_kind(), shard_cases.BATCH),
+        ),
+    }
 
 
 def refusals(odd):
@@ -110,13 +114,15 @@ def main(folder):
     import fda_tf
 
     replicas = fda_tf.connect(start_timeout=60, timeout=60)
-    import shard_cases
+    import small
     from absl import logging
 
     said = []
     logging.warning = lambda words, *args: said.append(words % args)
     logging.log_first_n = lambda _, words, n, *args: said.append(words % args)
-    model, fda, result = trained(replicas, shard_cases)
+    sync = fda_tf.VarianceThreshold(0.05, "linear")
+    model, fda = small.linear_model(), fda_tf.Averaging(sync)
+    result = trained(model, fda, replicas)
     result["refused"] = refusals(replicas.index)
     result["said"] = warnings(model, fda, replicas, said)
     path = pathlib.Path(folder) / f"{replicas.index}.json"
