@@ -38,7 +38,10 @@ class EveryKind(keras.Model):
 
     def call(self, x):
         assert x["extra"] is None and isinstance(x["pair"], tuple)
-        dense = [x["age"], *x["pair"], tf.sparse.to_dense(x["row"])]
+        row = x["row"]
+        if isinstance(row, tf.SparseTensor):  # Keras may build with dense ones
+            row = tf.ensure_shape(tf.sparse.to_dense(row), [None, small.INPUTS])
+        dense = [x["age"], *x["pair"], row]
         assert {part.dtype for part in dense} == {tf.float32}
         word = tf.one_hot(self.lookup(x["word"])[:, 0], 4)
         words = tf.cast(tf.reduce_sum(x["words"], 1)[:, None], tf.float32)

@@ -274,16 +274,10 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def listener():
-    model = Listener()
-    model.compile(jit_compile=False)
-    return model
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_train_step_is_given_what_stock_fit_gives(listener, kind):
-    given = KINDS[kind]
+def test_a_train_step_is_given_what_stock_fit_gives(kind):
+    given, listener = KINDS[kind], Listener()
+    listener.compile(jit_compile=False)
     named = dict(zip(arrays.NAMES, given, strict=False))
     listener.fit(**named, batch_size=2, verbose=0)
     expected = listener.heard
