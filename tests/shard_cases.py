@@ -38,9 +38,9 @@ class EveryKind(keras.Model):
 
     def call(self, x):
         assert x["extra"] is None and isinstance(x["pair"], tuple)
-        row = x["row"]
-        if isinstance(row, tf.SparseTensor):  # Keras may build with dense ones
-            row = tf.ensure_shape(tf.sparse.to_dense(row), [None, small.INPUTS])
+        assert isinstance(x["words"], tf.RaggedTensor)
+        row = tf.sparse.to_dense(x["row"])
+        row = tf.ensure_shape(row, [None, small.INPUTS])
         dense = [x["age"], *x["pair"], row]
         assert {part.dtype for part in dense} == {tf.float32}
         word = tf.one_hot(self.lookup(x["word"])[:, 0], 4)

@@ -289,6 +289,37 @@ def test_a_train_step_is_given_what_stock_fit_gives(kind):
     assert listener.heard == expected
 
 
+class Added(keras.layers.Layer):
+    """Adds what is there."""
+
+    def call(self, x, y=None):
+        return x if y is None else x + y
+
+    def compute_output_shape(self, x_shape):
+        return x_shape
+
+
+@pytest.mark.parametrize("dealt", [False, True])
+def test_an_input_that_is_left_out_trains_as_in_stock_fit(dealt):
+    x, y = small.data(40)
+
+    def fit(*callbacks):
+        keras.utils.set_random_seed(2)
+        shapes = {"a": (small.INPUTS,), "b": (small.INPUTS,)}
+        a, b = (
+            keras.Input(shape, name=name, optional=name == "b")
+            for name, shape in shapes.items()
+        )
+        out = keras.layers.Dense(small.CLASSES)(Added()(a, y=b))
+        model = small.compile_model(keras.Model({"a": a, "b": b}, out))
+        given = {"a": x, "b": None}, y
+        given = (shard(given, 8),) if dealt else given
+        model.fit(*given, verbose=0, shuffle=False, callbacks=callbacks)
+        return small.flat(model)
+
+    np.testing.assert_array_equal(fit(fda_tf.FDA(theta=1.0)), fit())
+
+
 @pytest.mark.parametrize(
     ("given", "spec"),
     [
