@@ -205,6 +205,8 @@ class Recorder:
     def _evaluate(self) -> bool:
         loop, plan = self.loop, self.plan
         row = self._row()
+        if loop.average_frozen():
+            self._synchronised(int(loop.step), "callback", math.nan)
         if plan.validation_data is not None or loop.workers.count == 1:
             average = loop.averaged()
             if not np.isfinite(vectors.squared_norm_alike(average.weights)):

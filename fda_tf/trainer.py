@@ -151,14 +151,16 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[keras.Model]:
-        """Lends the model the average of all workers' models, until it ends."""
-        own = self.worker.snapshot()
+        """Lends the model the average of all workers' models, until it ends.
+
+        What is done to the model meanwhile is undone then.
+        """
         with self.replicas.lost_worker_in_words():
-            self.worker.assign(self.loop.averaged())
-        try:
+            self.loop.average_frozen()
+            average = self.loop.averaged()
+        with self.worker.left_as_it_is():
+            self.worker.assign(average)
             yield self.model
-        finally:
-            self.worker.assign(own)
 
     def averaged_weights(self) -> list[np.ndarray]:
         """Returns the average as `model.set_weights` takes it."""
