@@ -195,12 +195,12 @@ class Fit:
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)
             self._steps.keep_cap()
+        if trainer.loop.average_frozen():
+            self._record.synchronised("callback")
         extra = self._record.logs()
         # There are none if the epoch was over when a checkpoint was written.
         unknown = dict.fromkeys(trainer.worker.logs, np.nan)
         logs = self._reduce(self._steps.logs or unknown)
-        if trainer.loop.average_frozen():
-            self._record.synchronised("callback")
         if not self._lent.place():
             self._steps.raise_bad_drift()
         return {**logs, **extra}
