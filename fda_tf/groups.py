@@ -150,10 +150,11 @@ def sort(
         if i in updated and not _is_overwritten(marks[i])
     }
     check_weights(model, [marks[i] for i in weights])
+    states = by_id(_states(model))
     statistics = {
         i: v
         for i, v in own.items()
-        if i in updated and i not in weights and v.dtype.is_floating
+        if i in updated and i not in weights | states and v.dtype.is_floating
     }
     for i, variable in statistics.items():
         check_statistic(marks.get(i, variable))
@@ -322,6 +323,14 @@ def _unknown_to_keras(model: keras.Model) -> list[tf.Variable]:
             else:
                 values.append(value)
     return [v for v in values if isinstance(v, tf.Variable) and _is_number(v)]
+
+
+def _states(model: keras.Model) -> list[Any]:
+    """Returns the states of stateful RNNs: of one worker's own sequences."""
+    layers = [
+        x for x in model._flatten_layers() if isinstance(x, keras.layers.RNN)
+    ]
+    return [s for x in layers if x.stateful for s in tf.nest.flatten(x.states)]
 
 
 def _is_overwritten(variable: keras.Variable | None) -> bool:

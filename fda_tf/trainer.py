@@ -30,6 +30,10 @@ class Trainer:
     Every worker makes one and calls the same methods in the same order: all
     of them may wait for the other workers. Alone it trains as K = 1.
 
+    Averaged are the variables that the model's `train_step` updates. Others
+    of the model that your loop moves are averaged by `averaged` and `finish`,
+    where they differ between workers.
+
     Args:
       model: compiled, and made outside any `strategy.scope()`.
       example: a batch, as the model's `train_step` takes it, or the

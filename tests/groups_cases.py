@@ -13,15 +13,18 @@ layers = keras.layers
 
 
 class TwoOptimizers(keras.Model):
-    """Two halves, each with an optimizer: of the second only the first knows.
+    """Two halves, each with an optimizer.
 
-    The rate of the second is read by the step, and never written.
+    The rate of the second is read by the step, and never written; so is a
+    factor that the model does not have.
     """
 
-    def __init__(self, rate):
+    def __init__(self, factor=1.0):
         super().__init__()
         self.one, self.two = layers.Dense(small.CLASSES), layers.Dense(4)
-        self.second = keras.optimizers.SGD(rate)
+        self.second = keras.optimizers.SGD(0.1)
+        factor = tf.Variable(factor, trainable=False)
+        self.factor = lambda: factor
 
     def call(self, x):
         return self.one(self.two(x))
@@ -30,6 +33,7 @@ class TwoOptimizers(keras.Model):
         x, y = data
         with tf.GradientTape(persistent=True) as tape:
             loss = self.compute_loss(x, y, self(x, training=True))
+            loss = self.factor() * loss
         for part, optimizer in (
             (self.one, self.optimizer),
             (self.two, self.second),
@@ -42,19 +46,20 @@ class TwoOptimizers(keras.Model):
 class Distilled(keras.Model):
     """A student that learns from a teacher that nobody froze."""
 
-    def __init__(self, trainable=True):
+    def __init__(self, trainable=True, dtypes=("float32", "float32")):
         super().__init__()
-        self.student = layers.Dense(small.CLASSES)
-        self.teacher = layers.Dense(small.CLASSES, trainable=trainable)
+        self.student = layers.Dense(small.CLASSES, dtype=dtypes[0])
+        self.teacher = layers.Dense(
+            small.CLASSES, dtype=dtypes[1], trainable=trainable
+        )
 
     def call(self, x):
-        return self.student(x) + 0.0 * self.teacher(x)
+        return keras.ops.subtract(self.student(x), self.teacher(x))
 
     def train_step(self, data):
         x, _ = data
         with tf.GradientTape() as tape:
-            apart = self.student(x) - self.teacher(x)
-            loss = tf.reduce_mean(tf.square(apart))
+            loss = tf.reduce_mean(tf.square(self(x)))
         variables = self.student.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return {"loss": loss}
@@ -152,9 +157,9 @@ def cases():
     server = fda_tf.ServerOptimizer(keras.optimizers.SGD(0.7))
     unit = compiled(lambda seed: dense(kernel_constraint="unit_norm"))
     return {
-        # Worker 0's rate is taken, 0.1.
+        # Worker 0's factor is taken, 1.
         "two optimizers": (
-            compiled(lambda seed: TwoOptimizers(0.1 * seed)),
+            compiled(lambda seed: TwoOptimizers(float(seed))),
             often,
         ),
         "teacher": (compiled(lambda seed: Distilled()), often),
