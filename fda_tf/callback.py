@@ -134,6 +134,8 @@ class Averaging(keras.callbacks.Callback):
                 "averaged_weights() needs a step of training first: call "
                 "model.fit with this callback."
             )
+        if self._fit is not None:
+            self._fit.average_frozen()
         return self.made.trainer.averaged_weights()
 
     # What Keras calls. Ours is the first place in its list of callbacks; what

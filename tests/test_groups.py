@@ -144,6 +144,19 @@ def test_a_trainable_weight_in_float64_is_refused_only_if_it_is_trained():
         worker("float64", "float32")
 
 
+def test_what_is_frozen_after_it_was_built_does_not_travel():
+    model = cases.lora(1)
+    frozen = [*model.layers[-1].variables, model.layers[0].bias]
+    model.layers[-1].trainable = False
+    model.layers[0].bias.trainable = False
+    worker = worker_of(small.compile_model(model))
+    assert [name.split("/")[-1] for name in worker.names] == [
+        "lora_kernel_a", "lora_kernel_b",
+    ]  # fmt: skip
+    kept = {id(v) for g in worker.frozen for v in g.variables}
+    assert {id(v.value) for v in frozen} < kept
+
+
 # Constraints.
 
 

@@ -195,8 +195,7 @@ class Fit:
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)
             self._steps.keep_cap()
-        if trainer.loop.average_frozen():
-            self._record.synchronised("callback")
+        self.average_frozen()
         extra = self._record.logs()
         # There are none if the epoch was over when a checkpoint was written.
         unknown = dict.fromkeys(trainer.worker.logs, np.nan)
@@ -204,6 +203,11 @@ class Fit:
         if not self._lent.place():
             self._steps.raise_bad_drift()
         return {**logs, **extra}
+
+    def average_frozen(self) -> None:
+        """Averages what callbacks have moved apart of what no step changes."""
+        if self._made is not None and self._made.trainer.loop.average_frozen():
+            self._record.synchronised("callback")
 
     def _keras_steps(self) -> int:
         """Returns the steps of an epoch, as Keras here now knows them."""
