@@ -5,12 +5,10 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.python.framework import auto_control_deps_utils
 
 from fda_tf import vectors
+from fda_tf.touched import Variables, by_id
 from fda_tf.vectors import Layout, Lazy, Vector
-
-Variables = dict[int, tf.Variable]  # by their id
 
 
 class Group(NamedTuple):
@@ -73,61 +71,6 @@ class Groups(NamedTuple):
     metrics: list[Group]  # the sums that metrics keep
 
 
-def analyse(
-    model: keras.Model, step: Any, spec: Any
-) -> tuple[Any, Variables, Variables]:
-    """Returns (specs of a step's logs, what it writes, what it only reads).
-
-    Args:
-      model: whose step it is; what is not built yet is built, as in Keras'
-        own fit.
-      step: its `train_step`, compiled.
-      spec: of the batches.
-    """
-    if model.run_eagerly:
-        return {}, _may_write(model, step, spec), {}
-    traced = step.get_concrete_function(spec)
-    return traced.structured_outputs, *_touched(traced)
-
-
-def _may_write(model: keras.Model, step: Any, spec: Any) -> Variables:
-    """Returns what an eager step may write: all there is.
-
-    It may do another thing each time, so a trace would tell only of one; and
-    its Python, such as a print, is not to run once more than it should. It is
-    traced only where nothing else builds the model.
-
-    Raises:
-      ValueError: if something cannot be built.
-    """
-    data_batch = keras.utils.unpack_x_y_sample_weight(spec)
-    error: Exception | None = None
-    with contextlib.suppress(Exception):  # such as a model with no call()
-        model._symbolic_build(data_batch=data_batch)
-    held = optimizers.held_by(model)
-    if not _are_built(model, held):
-        try:
-            step.get_concrete_function(spec)
-            held = [o for o in held if o is not model.optimizer]  # not used
-        except Exception as raised:
-            error = raised
-        if not _are_built(model, held):
-            raise ValueError(
-                f"The model {model.name!r} runs eagerly, and not all of it can "
-                f"be built before its first step ({error}). Before fit, call "
-                "the model, or the layers inside it, on a batch, and "
-                "optimizer.build(variables) of each optimizer; or compile it "
-                "without run_eagerly=True."
-            ) from error
-    owners = [model, *optimizers.held_by(model)]
-    return by_id(v for owner in owners for v in owner.variables)
-
-
-def _are_built(model: keras.Model, held: Any) -> bool:
-    inside = [la for la in model._flatten_layers() if la is not model]
-    return all(part.built for part in [*inside, *held])
-
-
 def sort(
     model: keras.Model, updated: Variables, read: Variables, others: Any
 ) -> Groups:
@@ -149,7 +92,7 @@ def sort(
         for i, v in by_id(model.trainable_variables).items()
         if i in updated and not _is_overwritten(marks[i])
     }
-    check_weights(model, [marks[i] for i in weights])
+    check_weights([marks[i] for i in weights])
     states = by_id(_states(model))
     statistics = {
         i: v
@@ -159,11 +102,13 @@ def sort(
     for i, variable in statistics.items():
         check_statistic(marks.get(i, variable))
     placed = weights | statistics | metrics
-    rest = by_id(model.optimizer.variables) | updated
+    rest = by_id(getattr(model.optimizer, "variables", ())) | updated
     changing = placed | rest
     known = changing | own | by_id(others)
+    # With no weights at all, a 0 that stays where it is keeps their place.
+    none = tf.Variable([0.0], trainable=False, name="none")
     return Groups(
-        group_of(weights.values()),
+        group_of(weights.values() or [none]),
         group_of(statistics.values()),
         groups_of(v for i, v in rest.items() if i not in placed),
         groups_of(v for i, v in own.items() if i not in changing),
@@ -174,18 +119,8 @@ def sort(
     )
 
 
-def check_weights(model: keras.Model, weights: Sequence[Any]) -> None:
-    """Raises ValueError unless a step trains something, all of it float32.
-
-    Args:
-      model: that is trained.
-      weights: its trainable variables that a step updates.
-    """
-    if not weights:
-        raise ValueError(
-            f"The model {model.name!r} has no trainable weights that its "
-            "train_step updates: there is nothing to train or to average."
-        )
+def check_weights(weights: Sequence[Any]) -> None:
+    """Raises ValueError unless the weights that a step trains are float32."""
     for variable in weights:
         if variable.dtype != "float32":
             raise ValueError(
@@ -264,12 +199,6 @@ def own_of(model: keras.Model) -> Variables:
     return {i: v for i, v in own.items() if i not in metrics}
 
 
-def by_id(variables: Any) -> Variables:
-    """Returns id -> tf.Variable of Keras' or TensorFlow's variables."""
-    plain = (v.value if isinstance(v, keras.Variable) else v for v in variables)
-    return {id(v): v for v in plain}
-
-
 def by_keras(model: keras.Model) -> dict[int, keras.Variable]:
     """Returns Keras' variable by the id of the `tf.Variable` in it."""
     return {id(v.value): v for v in model.variables}
@@ -287,23 +216,6 @@ def groups_of(variables: Any) -> list[Group]:
     for variable in variables:
         by_dtype.setdefault(variable.dtype, []).append(variable)
     return [group_of(same) for same in by_dtype.values()]
-
-
-def _touched(function: Any) -> tuple[Variables, Variables]:
-    """Returns those that a traced function writes to, and only reads."""
-    graph = function.graph
-    reads = auto_control_deps_utils.get_read_only_resource_input_indices_graph(
-        graph
-    )
-    inputs_read = {id(graph.inputs[i]) for i in reads}
-    known = {id(v.handle): v for v in graph.variables}  # in no order
-    updated, read = {}, {}
-    for outside, inside in graph.captures:
-        if id(outside) in known:
-            variable = known[id(outside)]
-            only_read = id(inside) in inputs_read
-            (read if only_read else updated)[id(variable)] = variable
-    return updated, read
 
 
 def _unknown_to_keras(model: keras.Model) -> list[tf.Variable]:

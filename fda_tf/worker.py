@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from fda_tf import groups, optimizers
+from fda_tf import groups, optimizers, touched
 from fda_tf.fedprox import FedProx
-from fda_tf.groups import by_id
+from fda_tf.touched import by_id
 from fda_tf.vectors import Vector
 
 
@@ -62,7 +62,7 @@ class Worker:
         self._train_step = model.train_step if self.eager else compiled
         self.losses: tf.Variable | None = None  # sum, count; if watched
         # Traced, a step builds what is not built yet, as in Keras' own fit.
-        self.logs, updated, read = groups.analyse(model, compiled, spec)
+        self.logs, updated, read = touched.analyse(model, compiled, spec)
         self.optimizers = _used(optimizers.held_by(model), updated)
         optimizers.refuse_average(self.optimizers)
         held = [o for o in self.optimizers if isinstance(o, FedProx)]

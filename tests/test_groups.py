@@ -72,7 +72,7 @@ def worker_of(model):
         tf.TensorSpec([None, small.INPUTS], tf.float32),
         tf.TensorSpec([None], tf.int32),
     )
-    return Worker(model, spec, spec)
+    return Worker(model, spec)
 
 
 # A second optimizer.
@@ -261,7 +261,7 @@ def test_the_states_of_a_stateful_rnn_are_each_workers_own():
         tf.TensorSpec([BATCH, 4, small.INPUTS], tf.float32),
         tf.TensorSpec([BATCH], tf.int32),
     )
-    worker = Worker(small.compile_model(model), spec, spec)
+    worker = Worker(small.compile_model(model), spec)
     assert not worker.statistics.variables
     rest = {id(v) for g in worker.rest for v in g.variables}
     states = model.layers[0].states
