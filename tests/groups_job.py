@@ -50,12 +50,11 @@ def moved_teacher(replicas):
     """Fits with a callback that moves a frozen teacher after each batch."""
     import groups_cases as cases
     import keras
-    import small
 
     import fda_tf
 
     keras.utils.set_random_seed(1)
-    model = small.compile_model(cases.Distilled(trainable=False))
+    model = cases.compile_model(cases.Distilled(trainable=False))
     seen = []
 
     def move(batch, logs):

@@ -136,7 +136,7 @@ def test_weights_that_no_step_trains_do_not_count_in_the_variance():
 
 def test_a_trainable_weight_in_float64_is_refused_only_if_it_is_trained():
     def worker(*dtypes):
-        return worker_of(small.compile_model(cases.Distilled(dtypes=dtypes)))
+        return worker_of(cases.compile_model(cases.Distilled(dtypes=dtypes)))
 
     (teacher,) = worker("float32", "float64").frozen
     assert [v.dtype for v in teacher.variables] == [tf.float64, tf.float64]
@@ -149,7 +149,7 @@ def test_what_is_frozen_after_it_was_built_does_not_travel():
     frozen = [*model.layers[-1].variables, model.layers[0].bias]
     model.layers[-1].trainable = False
     model.layers[0].bias.trainable = False
-    worker = worker_of(small.compile_model(model))
+    worker = worker_of(cases.compile_model(model))
     assert [name.split("/")[-1] for name in worker.names] == [
         "lora_kernel_a", "lora_kernel_b",
     ]  # fmt: skip
@@ -237,7 +237,7 @@ def test_a_sum_is_refused():
         shape=(2,), trainable=False, aggregation="sum", name="seen"
     )
     with pytest.raises(ValueError, match='seen.*aggregation="sum".*a metric'):
-        worker_of(small.compile_model(model))
+        worker_of(cases.compile_model(model))
 
 
 def test_of_an_int8_layer_only_its_lora_is_averaged():
@@ -261,7 +261,7 @@ def test_the_states_of_a_stateful_rnn_are_each_workers_own():
         tf.TensorSpec([BATCH, 4, small.INPUTS], tf.float32),
         tf.TensorSpec([BATCH], tf.int32),
     )
-    worker = Worker(small.compile_model(model), spec)
+    worker = Worker(cases.compile_model(model), spec)
     assert not worker.statistics.variables
     rest = {id(v) for g in worker.rest for v in g.variables}
     states = model.layers[0].states
