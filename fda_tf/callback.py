@@ -34,8 +34,15 @@ class Averaging(keras.callbacks.Callback):
     At an epoch's end all workers see the average of the models and the same
     numbers: metrics are reduced over the workers. The next epoch goes on with
     each worker's own model, unless a callback has put something else in its
-    place: then with what that is on worker 0. `fit` ends with a
+    place: then with what that is on worker 0, which counts as a
+    synchronisation. What a validation moves is put back. `fit` ends with a
     synchronisation: all hold the same model.
+
+    Averaged are the weights that the model's `train_step` updates, and its
+    other float variables that it updates (statistics). What it does not update
+    stays where it is; variables of the model that a callback moves, such as a
+    teacher that is a moving average, are averaged at each epoch's end and at
+    the end, where they differ between workers. That counts, too.
 
     The logs have besides `variance` (the last check's estimate), `theta`,
     `syncs` and `mb_sent` (10^6 bytes, as the paper counts them), all as they
@@ -62,7 +69,8 @@ class Averaging(keras.callbacks.Callback):
 
     Attributes:
       syncs: a dict for each synchronisation: step, cause ("threshold",
-        "interval" or "end") and the estimate of the variance. When `fit` is
+        "interval", "end", or "callback" for what one has moved) and the
+        estimate of the variance. When `fit` is
         called again, both lists go on, unless the model was compiled anew or
         its epochs became of another length.
       variance: the estimate after each step, floats; empty without a monitor.
@@ -126,6 +134,8 @@ class Averaging(keras.callbacks.Callback):
                 "averaged_weights() needs a step of training first: call "
                 "model.fit with this callback."
             )
+        if self._fit is not None:
+            self._fit.average_frozen()
         return self.made.trainer.averaged_weights()
 
     # What Keras calls. Ours is the first place in its list of callbacks; what

@@ -9,10 +9,11 @@ import tensorflow as tf
 
 from fda_tf import data, history, vectors
 from fda_tf import replicas as replicas_lib
+from fda_tf.groups import Group, groups_of
 from fda_tf.plan import Plan, takes_plan
 from fda_tf.processes import agreement
 from fda_tf.words import from_words, to_words
-from fda_tf.worker import Group, Worker
+from fda_tf.worker import Worker
 from fda_tf.workers import Workers, shared
 
 
@@ -42,8 +43,9 @@ class Cluster(Workers):
         self._residual: list[tf.Variable] = []
         # A float on each exchange tells of a worker's call; heard by all.
         self._heard = tf.Variable(False, trainable=False, name="heard")
+        unlike = self.unlike([*worker.frozen, *worker.read_only])
         self.take_chiefs(
-            [worker.weights, worker.statistics, *worker.rest, *worker.frozen]
+            [worker.weights, worker.statistics, *worker.rest, *unlike]
         )
         self.take_seeds(replicas.index)
 
@@ -59,6 +61,37 @@ class Cluster(Workers):
         for group in groups:
             for part in group.parts():
                 part.assign_copies(self.replicas.broadcast(part.pack()))
+
+    def unlike(self, groups: Sequence[Group]) -> list[Group]:
+        """Returns what of groups is not the same on all; all must ask."""
+        variables = [v for group in groups for v in group.variables]
+        if self.count == 1 or not variables:
+            return []
+        digests = self.replicas.gather(np.stack([*map(_digest, variables)]))
+        unlike = (digests != digests[0]).any(0)
+        return groups_of(v for v, i in zip(variables, unlike, strict=True) if i)
+
+    def average_frozen(self):
+        unlike = self.unlike(self.worker.frozen)
+        for group in unlike:
+            for part in group.parts():
+                part.assign_copies(self._mean_or_chiefs(part.pack()))
+        return bool(unlike)
+
+    def _mean_or_chiefs(self, tensors):
+        """Returns the means; of what is no float, what the chief has."""
+        self.meter.all_reduce("model", tensors)
+        if not tensors[0].dtype.is_floating:
+            return self.replicas.broadcast(tensors)
+        precise = [
+            t if t.dtype.size > 4 else tf.cast(t, tf.float32) for t in tensors
+        ]
+        return [
+            tf.cast(total / self.count, tensor.dtype)
+            for total, tensor in zip(
+                self.replicas.sums(precise), tensors, strict=True
+            )
+        ]
 
     def step(self, step):
         self.worker.step(self.source.batch(self.replicas.index, step))
@@ -94,6 +127,12 @@ class Cluster(Workers):
 
     def each(self, of):
         return of(self.worker.lazy_snapshot())[None]
+
+    def rows(self, of, kind):
+        own = of(self.worker.lazy_snapshot())
+        everyones = self.replicas.all_gather(own)
+        self.meter.gather(kind, [own], [everyones])
+        return everyones
 
     def mean_of(self, rows, kind):
         return self._exchange(self._shared([rows[0]]), kind)[0]
@@ -201,6 +240,12 @@ class Cluster(Workers):
                 "Its own output says why."
             )
         return bool(flags[:, 0].any())
+
+
+def _digest(variable: tf.Variable) -> np.int64:
+    """Returns a number that is another one for other values."""
+    row = tf.reshape(variable.read_value(), [1, -1])
+    return tf.fingerprint(row)[0].numpy().view(np.int64)[0]
 
 
 @takes_plan

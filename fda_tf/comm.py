@@ -72,6 +72,18 @@ class Meter:
         wire = (self.workers - 1) * paid
         self._count(kind, paid, self.workers * returned, wire)
 
+    def broadcast(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
+        """Counts what one worker hands in, and every worker gets.
+
+        Args:
+          kind: what it was for, one of `KINDS`.
+          tensors: that worker's.
+        """
+        if self.workers == 1:
+            return
+        size = _size(tensors)
+        self._count(kind, size, self.workers * size, (self.workers - 1) * size)
+
     def paid(self, kind: str) -> int:
         """Returns the bytes that all workers together handed in."""
         return int(self._paid[kind].numpy())

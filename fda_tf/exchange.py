@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from fda_tf import payloads, vectors
+from fda_tf import groups, payloads, vectors
 from fda_tf.guard import Guard
 from fda_tf.vectors import Vector
 from fda_tf.worker import Snapshot
@@ -77,7 +77,7 @@ class Exchange:
         if not self.average_statistics or not self.workers.has_statistics:
             return Snapshot(weights, ())
         statistics = self.workers.mean(lambda s: s.statistics, "model", shares)
-        return Snapshot(weights, tuple(statistics))
+        return Snapshot(weights, self._by_their_marks(statistics, "model"))
 
     def average(self) -> Snapshot:
         """Returns the mean for evaluation alone, which leaves all as it is."""
@@ -86,7 +86,8 @@ class Exchange:
         else:
             mean = self._guarded_average()
         n = len(self._w0)
-        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+        weights = self.workers.worker.constrain(tuple(mean[:n]))
+        return Snapshot(weights, self._by_their_marks(mean[n:], "eval"))
 
     def _guarded_average(self) -> list[tf.Tensor]:
         scales, shares = self.guard.judge(self._norms("eval"))
@@ -112,7 +113,28 @@ class Exchange:
 
         mean = self.workers.mean(travels, "model")
         n = len(self._w0)
-        return Snapshot(tuple(mean[:n]), tuple(mean[n:]))
+        statistics = self._by_their_marks(mean[n:], "model")
+        return Snapshot(tuple(mean[:n]), statistics)
+
+    def _by_their_marks(self, means: Vector, kind: str) -> Vector:
+        """Returns statistics; of those that are marked it is not the mean."""
+        marked = self.workers.worker.marked
+        if not marked or not means:
+            return tuple(means)
+        layout = self.workers.worker.statistics.layout
+
+        def own(snapshot):
+            values = layout.unpack(snapshot.statistics)
+            return tf.concat([tf.reshape(values[i], [-1]) for i in marked], 0)
+
+        rows = self.workers.rows(own, kind)
+        values = layout.unpack(means)
+        sizes = [values[i].shape.num_elements() for i in marked]
+        parts = tf.split(rows, sizes, axis=1)
+        for (i, rule), part in zip(marked.items(), parts, strict=True):
+            reduced = groups.reduce_rows(rule, part)
+            values[i] = tf.reshape(reduced, values[i].shape)
+        return layout.pack(values)
 
     def _norms(self, kind: str = "state") -> tf.Tensor:
         """Returns ||u_k|| of all workers, [K]."""

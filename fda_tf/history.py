@@ -31,7 +31,8 @@ class History:
         each kind, variance (the last check's estimate), theta, seconds, and the
         model's metrics on the validation data with `val_` before their names.
       syncs: a dict for each synchronisation: step, interval, cause
-        ("threshold", "interval" or "end"), estimate, exact (the variance
+        ("threshold", "interval", "end", or "callback" where `on_evaluation`
+        has moved what no step does), estimate, exact (the variance
         itself if it is known).
       variance: the monitor's estimate after each step, float32 [steps]; NaN
         without a check, and for `max` the share of workers above theta. From
@@ -221,7 +222,10 @@ class Recorder:
             stop = bool(plan.on_evaluation and plan.on_evaluation(row))
         except Exception as raised:  # the other workers must hear of it
             error = raised
-        return loop.workers.agree(stop, error)
+        stop = loop.workers.agree(stop, error)
+        if loop.average_frozen():
+            self._synchronised(int(loop.step), "callback", math.nan)
+        return stop
 
     def _finish(self) -> None:
         loop, history = self.loop, self.history

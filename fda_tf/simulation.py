@@ -125,6 +125,11 @@ class Simulation(Workers):
         states = tf.TensorArray(tf.float32, self.here)
         return graphs.fold(0, self.here, write, states).stack()
 
+    def rows(self, of, kind):
+        rows = self.each(of)
+        self.meter.gather(kind, [rows[0]], [rows])
+        return rows
+
     def mean_of(self, rows, kind):
         self.count_exchange(kind, [rows[0]])
         (mean,) = self._mean(lambda i: [rows[i]], self._shares_for(kind))

@@ -30,6 +30,10 @@ class Trainer:
     Every worker makes one and calls the same methods in the same order: all
     of them may wait for the other workers. Alone it trains as K = 1.
 
+    Averaged are the variables that the model's `train_step` updates. Others
+    of the model that your loop moves are averaged by `averaged` and `finish`,
+    where they differ between workers.
+
     Args:
       model: compiled, and made outside any `strategy.scope()`.
       example: a batch, as the model's `train_step` takes it, or the
@@ -151,14 +155,16 @@ class Trainer:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[keras.Model]:
-        """Lends the model the average of all workers' models, until it ends."""
-        own = self.worker.snapshot()
+        """Lends the model the average of all workers' models, until it ends.
+
+        What is done to the model meanwhile is undone then.
+        """
         with self.replicas.lost_worker_in_words():
-            self.worker.assign(self.loop.averaged())
-        try:
+            self.loop.average_frozen()
+            average = self.loop.averaged()
+        with self.worker.left_as_it_is():
+            self.worker.assign(average)
             yield self.model
-        finally:
-            self.worker.assign(own)
 
     def averaged_weights(self) -> list[np.ndarray]:
         """Returns the average as `model.set_weights` takes it."""

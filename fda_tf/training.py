@@ -7,6 +7,7 @@ Every step of it reads like the paper's pseudocode:
 """
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 from fda_tf import checking, thetas, vectors
 from fda_tf.checking import Check
 from fda_tf.exchange import Exchange
+from fda_tf.groups import Group
 from fda_tf.server import Average
 from fda_tf.sync import Clock
 from fda_tf.worker import Snapshot
@@ -255,6 +257,7 @@ class Loop:
         """Lets the server make the new w_0 of a mean that is finite."""
         old = tuple(b.read_value() for b in self.w0)
         new = self.server.apply(old, mean.weights)
+        new = self.workers.worker.constrain(new)
         if _are(new, mean.weights):
             return self._begin_round(old, new, mean.statistics, norm)
         norm = vectors.squared_norm_alike(new)
@@ -296,6 +299,12 @@ class Loop:
         for worker in self.workers.resident:
             worker.hold(w0)
 
+    def count_takeover(self, groups: Sequence[Group]) -> None:
+        """Counts that all workers have taken the values of one."""
+        for group in groups:
+            self.workers.meter.broadcast("model", group.variables)
+        self._count_synchronisation()
+
     def restart(self) -> None:
         """Begins a new round from the models as they are, equal on all."""
         vectors.assign(self.w0, self.workers.snapshot().weights)
@@ -308,18 +317,31 @@ class Loop:
         """Ends training with a synchronisation, which is not counted.
 
         Returns:
-          Whether there was one: not if all models are equal already.
+          Whether anything was averaged: not if all models are equal already.
 
         Raises:
           FloatingPointError: when a drift is not finite.
         """
+        moved = self.workers.average_frozen()
         same = not int(self.interval) and not self.workers.apart
         if self.nothing_to_average or same:
-            return False
+            return moved
         if not bool(self.synchronise()):
             self.raise_bad_drift()
         self.syncs.assign_sub(1)
         return True
+
+    def average_frozen(self) -> bool:
+        """Averages what no step changes and something else has moved apart.
+
+        It is counted as a synchronisation. All workers must ask.
+
+        Returns:
+          Whether there was one.
+        """
+        moved = self.workers.average_frozen()
+        self.syncs.assign_add(int(moved))
+        return moved
 
     def averaged(self) -> Snapshot:
         """Returns the average of the K models; all workers must ask.
@@ -378,8 +400,9 @@ class Loop:
             )
         if not bool(self._server_is_finite):
             return (
-                "the server optimizer's step is NaN or infinite; all workers "
-                "stop. Lower the server's learning rate."
+                "the server optimizer's step, or what a weight's constraint "
+                "made of the average, is NaN or infinite; all workers stop. "
+                "Lower the server's learning rate, or look at the constraint."
             )
         if self.exchange.guard is not None and self.workers.apart:
             return (

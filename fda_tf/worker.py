@@ -1,84 +1,44 @@
 """One worker's Keras model, seen as flat vectors, and its local step."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from tensorflow.python.framework import auto_control_deps_utils
 
-from fda_tf import optimizers, vectors
+from fda_tf import groups, optimizers, touched
 from fda_tf.fedprox import FedProx
-from fda_tf.vectors import Layout, Lazy, Vector
+from fda_tf.touched import by_id
+from fda_tf.vectors import Vector
 
 
 class Snapshot(NamedTuple):
     """What a worker's model holds that others may want to average."""
 
-    weights: Vector  # trainable variables, float32
-    statistics: Vector  # float variables that a training step updates
+    weights: Vector  # the trainable variables that a step trains, float32
+    statistics: Vector  # other float variables that a step updates
     residual: Vector = ()  # what error feedback has left out until now
-
-
-class Group(NamedTuple):
-    """Variables of one dtype that are packed together."""
-
-    layout: Layout
-    variables: Sequence[tf.Variable]
-
-    def pack(self) -> Vector:
-        """Returns the variables' values as flat buckets."""
-        return self.layout.pack([v.read_value() for v in self.variables])
-
-    def lazy(self) -> Lazy:
-        """Returns the values as they are when a bucket is asked for."""
-
-        def flat(i):
-            return tf.reshape(self.variables[i].read_value(), [-1])
-
-        layout = self.layout
-        return Lazy(len(layout.bucket_sizes), lambda i: layout.bucket(i, flat))
-
-    def assign(self, vector: Sequence[tf.Tensor]) -> None:
-        """Puts the values of flat buckets into the variables."""
-        vectors.assign(self.variables, self.layout.unpack(vector))
-
-    def assign_copies(self, vector: Sequence[tf.Tensor]) -> None:
-        """Does so, with memory of each variable's own.
-
-        Else those of a bucket share it, and one that never changes, such as a
-        learning rate, keeps all of it.
-        """
-        values = self.layout.unpack(vector)
-        copies = [tf.raw_ops.DeepCopy(x=value) for value in values]
-        vectors.assign(self.variables, copies)
-
-    def parts(self) -> list["Group"]:
-        """Returns the variables in groups of at most a bucket, or of one."""
-        parts: list[list[tf.Variable]] = [[]]
-        room = vectors.BUCKET_SIZE
-        for variable in self.variables:
-            room -= variable.shape.num_elements()
-            if room < 0 and parts[-1]:
-                parts.append([])
-                room = vectors.BUCKET_SIZE - variable.shape.num_elements()
-            parts[-1].append(variable)
-        return [_group(part) for part in parts if part]
 
 
 class Worker:
     """A compiled Keras model whose state can be read and set as vectors.
 
-    What belongs where is read off the traced `train_step`:
+    Everything that the traced `train_step` touches, and all that the model and
+    its optimizer have, is in one group, by what the step does with it:
 
-    * `weights`: the trainable variables;
+    * `weights`: the trainable variables that the step updates;
     * `statistics`: the model's other float variables that the step updates,
       such as the moving averages of BatchNorm;
     * `rest`: all else that the step updates or the optimizer has, whoever owns
       it: slots, counters, random states; metrics excepted. By dtype;
-    * `frozen`: what the model has and no step changes. By dtype;
+    * `frozen`: what else the model has, which no step updates. By dtype;
+    * `read_only`: what else the step reads, such as the learning rate of a
+      second optimizer. By dtype;
     * `metrics`: the sums that metrics keep. By dtype.
+
+    Of statistics that are `marked`, by their place, no mean is taken but what
+    `groups.reduce_rows` does.
 
     Args:
       model: compiled: a `keras.Model`, or what else Keras can `fit`.
@@ -102,31 +62,20 @@ class Worker:
         self._train_step = model.train_step if self.eager else compiled
         self.losses: tf.Variable | None = None  # sum, count; if watched
         # Traced, a step builds what is not built yet, as in Keras' own fit.
-        self.logs, updated = _analyse(model, compiled, spec)
-        check_weights(model)
+        self.logs, updated, read = touched.analyse(model, compiled, spec)
         self.optimizers = _used(optimizers.held_by(model), updated)
         optimizers.refuse_average(self.optimizers)
-        metrics = _by_id(model.metrics_variables)
-        own = _by_id(model.non_trainable_variables)
-        trainable = _by_id(model.trainable_variables)
-        statistics = {
-            i: v
-            for i, v in own.items()
-            if i in updated and i not in metrics and v.dtype.is_floating
-        }
-        check_statistics(model, statistics)
-        rest = _by_id(getattr(model.optimizer, "variables", ())) | updated
-        elsewhere = statistics | trainable | metrics
-        self.names = [v.path for v in model.trainable_variables] or ["none"]
-        # With no weights at all, a 0 that stays where it is keeps their place.
-        none = tf.Variable([0.0], trainable=False, name="none")
-        self.weights = _group(trainable.values() or [none])
-        self.statistics = _group(statistics.values())
-        self.rest = _groups(v for i, v in rest.items() if i not in elsewhere)
-        self.frozen = _groups(
-            v for i, v in own.items() if i not in elsewhere | rest
-        )
-        self.metrics = _groups(metrics.values())
+        held = [o for o in self.optimizers if isinstance(o, FedProx)]
+        anchors = [anchor for o in held for anchor in o.anchors]
+        found = groups.sort(model, updated, read, others=anchors)
+        self.weights, self.statistics = found.weights, found.statistics
+        self.rest, self.metrics = found.rest, found.metrics
+        self.frozen, self.read_only = found.frozen, found.read_only
+        self.marked = groups.marked(self.statistics, model)
+        marks = groups.by_keras(model)
+        trained = [marks.get(id(v), v) for v in self.weights.variables]
+        self.names = [getattr(v, "path", v.name) for v in trained]
+        self._constraints = [getattr(v, "constraint", None) for v in trained]
         self._mean_metrics = [
             v for v in model.metrics_variables if v.aggregation == "mean"
         ]
@@ -161,6 +110,21 @@ class Worker:
         if snapshot.statistics:
             self.statistics.assign(snapshot.statistics)
 
+    @contextlib.contextmanager
+    def left_as_it_is(self) -> Iterator[None]:
+        """Puts back at its end what was done to the model, but to metrics.
+
+        What is kept takes no memory: a variable gets another buffer when it
+        changes.
+        """
+        own = groups.own_of(self.model).values()
+        kept = [(variable, variable.read_value()) for variable in own]
+        try:
+            yield
+        finally:
+            for variable, value in kept:
+                variable.assign(value)
+
     def hold(self, w0: Sequence[tf.Tensor]) -> None:
         """Tells an optimizer that is held near w_0, `FedProx`, where that is.
 
@@ -174,6 +138,27 @@ class Worker:
             values = dict(zip(ids, values, strict=True))
             for optimizer in held:
                 optimizer.hold(values)
+
+    def constrain(self, weights: Vector) -> Vector:
+        """Returns an average of weights as their constraints let it be.
+
+        What satisfies a constraint on each worker need not on the average:
+        the mean of unit vectors is shorter than 1.
+
+        Args:
+          weights: flat buckets.
+        """
+        if not any(self._constraints):
+            return weights
+        layout = self.weights.layout
+        return layout.pack(
+            [
+                tf.cast(constraint(value), value.dtype) if constraint else value
+                for constraint, value in zip(
+                    self._constraints, layout.unpack(weights), strict=True
+                )
+            ]
+        )
 
     def watch_losses(self) -> None:
         """Begins to add up, in `losses`, what the steps do to metric "loss".
@@ -230,7 +215,11 @@ class Worker:
     def shapes(self) -> dict[str, list]:
         """Returns the shapes of all that the model has, by what it is."""
         groups = {"weights": self.weights, "statistics": self.statistics}
-        for kind, some in (("other", self.rest), ("frozen", self.frozen)):
+        for kind, some in (
+            ("other", self.rest),
+            ("frozen", self.frozen),
+            ("read-only", self.read_only),
+        ):
             for g in some:
                 groups[f"{kind} {g.variables[0].dtype.name} state"] = g
         return {name: g.layout.shapes for name, g in groups.items()}
@@ -261,135 +250,13 @@ def check(model: keras.Model) -> None:
     optimizers.refuse_average(optimizers.nested(model.optimizer))
 
 
-def check_weights(model: keras.Model) -> None:
-    """Raises ValueError unless all trainable weights are float32."""
-    for variable in model.trainable_variables:
-        if variable.dtype != "float32":
-            raise ValueError(
-                f"The trainable variable {variable.path!r} is "
-                f"{variable.dtype}; expected float32. For lower precision "
-                "use a policy such as keras.mixed_precision.set_global_policy("
-                '"mixed_bfloat16"), which keeps float32 variables.'
-            )
-
-
-def check_statistics(model: keras.Model, statistics: dict) -> None:
-    """Raises ValueError unless all statistics are float32.
-
-    Args:
-      model: whose they are.
-      statistics: id -> variable, of those that a step updates.
-    """
-    for variable in model.non_trainable_variables:
-        (i,) = _by_id([variable])
-        if i in statistics and variable.dtype != "float32":
-            raise ValueError(
-                f"The variable {variable.path!r}, which a training step "
-                f"updates, is {variable.dtype}; expected float32, in which "
-                "such statistics are averaged. Give its layer, or its "
-                'add_weight(), dtype="float32".'
-            )
-
-
-def _by_id(variables: Any) -> dict[int, tf.Variable]:
-    """Returns id -> tf.Variable of Keras' or TensorFlow's variables."""
-    plain = (v.value if isinstance(v, keras.Variable) else v for v in variables)
-    return {id(v): v for v in plain}
-
-
-def _analyse(
-    model: keras.Model, step: Any, spec: Any
-) -> tuple[Any, dict[int, tf.Variable]]:
-    """Returns (specs of a step's logs, id -> variable of what it writes).
-
-    Args:
-      model: whose step it is; what is not built yet is built, as in Keras'
-        own fit.
-      step: its `train_step`, compiled.
-      spec: of the batches.
-    """
-    if model.run_eagerly:
-        return {}, _may_write(model, step, spec)
-    traced = step.get_concrete_function(spec)
-    return traced.structured_outputs, _updated(traced)
-
-
-def _may_write(
-    model: keras.Model, step: Any, spec: Any
-) -> dict[int, tf.Variable]:
-    """Returns id -> variable of what an eager step may write: all there is.
-
-    It may do another thing each time, so a trace would tell only of one; and
-    its Python, such as a print, is not to run once more than it should. It is
-    traced only where nothing else builds the model.
-
-    Raises:
-      ValueError: if something cannot be built.
-    """
-    data_batch = keras.utils.unpack_x_y_sample_weight(spec)
-    error: Exception | None = None
-    with contextlib.suppress(Exception):  # such as a model with no call()
-        model._symbolic_build(data_batch=data_batch)
-    held = optimizers.held_by(model)
-    if not _are_built(model, held):
-        try:
-            step.get_concrete_function(spec)
-            held = [o for o in held if o is not model.optimizer]  # not used
-        except Exception as raised:
-            error = raised
-        if not _are_built(model, held):
-            raise ValueError(
-                f"The model {model.name!r} runs eagerly, and not all of it can "
-                f"be built before its first step ({error}). Before fit, call "
-                "the model, or the layers inside it, on a batch, and "
-                "optimizer.build(variables) of each optimizer; or compile it "
-                "without run_eagerly=True."
-            ) from error
-    owners = [model, *optimizers.held_by(model)]
-    return _by_id(v for owner in owners for v in owner.variables)
-
-
-def _are_built(model: keras.Model, held: Any) -> bool:
-    inside = [la for la in model._flatten_layers() if la is not model]
-    return all(part.built for part in [*inside, *held])
-
-
-def _updated(function: Any) -> dict[int, tf.Variable]:
-    """Returns id -> variable of those that a traced function writes to."""
-    graph = function.graph
-    reads = auto_control_deps_utils.get_read_only_resource_input_indices_graph(
-        graph
-    )
-    read_only = {id(graph.inputs[i]) for i in reads}
-    known = {id(v.handle): v for v in graph.variables}  # in no order
-    written = [
-        known[id(outside)]
-        for outside, inside in graph.captures
-        if id(outside) in known and id(inside) not in read_only
-    ]
-    return {id(v): v for v in written}
-
-
 def _used(
     held: list[keras.optimizers.Optimizer], updated: dict[int, tf.Variable]
 ) -> list[keras.optimizers.Optimizer]:
     """Returns those of the optimizers of which a step updates a variable."""
     return [
-        o for o in held if not updated.keys().isdisjoint(_by_id(o.variables))
+        o for o in held if not updated.keys().isdisjoint(by_id(o.variables))
     ]
-
-
-def _group(variables: Any) -> Group:
-    variables = list(variables)
-    return Group(Layout([v.shape for v in variables]), variables)
-
-
-def _groups(variables: Any) -> list[Group]:
-    """Returns a group for each dtype, in the order in which they appear."""
-    by_dtype: dict[tf.DType, list] = {}
-    for variable in variables:
-        by_dtype.setdefault(variable.dtype, []).append(variable)
-    return [_group(same) for same in by_dtype.values()]
 
 
 def _is_seed(variable: tf.Variable) -> bool:

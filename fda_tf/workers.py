@@ -137,6 +137,15 @@ class Workers(abc.ABC):
         """Returns `of(snapshot)` of each worker here, [here, ...]."""
 
     @abc.abstractmethod
+    def rows(self, of: Callable[[Snapshot], tf.Tensor], kind: str) -> tf.Tensor:
+        """Returns `of(snapshot)`, a vector, of all K workers, [K, n].
+
+        Args:
+          of: what travels, from one worker's snapshot.
+          kind: what for, one of `fda_tf.comm.KINDS`.
+        """
+
+    @abc.abstractmethod
     def mean_of(self, rows: tf.Tensor, kind: str) -> tf.Tensor:
         """Returns the mean over all K workers of what `each` returned."""
 
@@ -204,8 +213,13 @@ class Workers(abc.ABC):
 
         What no step changes is kept, too: a new process may draw other values.
         """
-        groups = enumerate(self.worker.frozen)
-        return {f"frozen_{i}": list(g.variables) for i, g in groups}
+        worker = self.worker
+        kinds = {"frozen": worker.frozen, "read_only": worker.read_only}
+        return {
+            f"{kind}_{i}": list(group.variables)
+            for kind, groups in kinds.items()
+            for i, group in enumerate(groups)
+        }
 
     def settings(self) -> dict[str, Any]:
         """Returns what a run that goes on with these workers must be set to."""
@@ -214,11 +228,24 @@ class Workers(abc.ABC):
 
     def share_frozen(self) -> None:
         """Gives all models of this process what no step changes, as one is."""
+        firsts = _unchanged(self.worker)
         for worker in self.resident:
-            if worker is not self.worker:
-                both = zip(worker.frozen, self.worker.frozen, strict=True)
-                for group, first in both:
-                    group.assign(first.pack())
+            both = zip(_unchanged(worker), firsts, strict=True)
+            for variable, first in both:
+                if variable is not first:
+                    variable.assign(first.read_value())
+
+    def average_frozen(self) -> bool:
+        """Averages what no step changes of the models, where it is unlike.
+
+        Something else has moved it there, such as a callback that keeps a
+        moving average of the weights in a teacher. All workers must ask.
+
+        Returns:
+          Whether something was sent.
+        """
+        self.share_frozen()
+        return False
 
     def count_exchange(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
         """Counts an all-reduce, and the call that rides on it, one float."""
@@ -234,11 +261,15 @@ class Workers(abc.ABC):
 
     def evaluate(self, snapshot: Snapshot, data: Any, batch_size: int) -> dict:
         """Returns the model's metrics on data, with the snapshot's weights."""
-        own = self.worker.snapshot()
-        self.worker.assign(snapshot)
-        logs = evaluate(self.worker.model, data, batch_size)
-        self.worker.assign(own)
-        return logs
+        with self.worker.left_as_it_is():
+            self.worker.assign(snapshot)
+            return evaluate(self.worker.model, data, batch_size)
+
+
+def _unchanged(worker: Worker) -> list[tf.Variable]:
+    """Returns what no step changes."""
+    groups = [*worker.frozen, *worker.read_only]
+    return [variable for group in groups for variable in group.variables]
 
 
 def evaluate(model: keras.Model, data: Any, batch_size: int) -> dict[str, Any]:

@@ -263,6 +263,7 @@ def test_a_callback_may_change_the_model_at_an_epochs_end(cluster):
             *syncs,
             *(BATCHES + step for step in later),
         ]
+        assert [BATCHES, "callback"] in worker["syncs"]
         np.testing.assert_allclose(
             worker["weights"], weights.ravel(), atol=1e-5
         )

@@ -195,6 +195,7 @@ class Fit:
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)
             self._steps.keep_cap()
+        self.average_frozen()
         extra = self._record.logs()
         # There are none if the epoch was over when a checkpoint was written.
         unknown = dict.fromkeys(trainer.worker.logs, np.nan)
@@ -202,6 +203,11 @@ class Fit:
         if not self._lent.place():
             self._steps.raise_bad_drift()
         return {**logs, **extra}
+
+    def average_frozen(self) -> None:
+        """Averages what callbacks have moved apart of what no step changes."""
+        if self._made is not None and self._made.trainer.loop.average_frozen():
+            self._record.synchronised("callback")
 
     def _keras_steps(self) -> int:
         """Returns the steps of an epoch, as Keras here now knows them."""
@@ -224,12 +230,14 @@ class Fit:
     def begin_validation(self) -> None:
         """Knows that it is fit itself which is evaluating."""
         self._validating = True
+        self._lent.begin_validation()
         self._keras.begin_validation()
 
     def end_validation(self) -> None:
         """Knows that it is not any more."""
         self._validating = False
         self._keras.end_validation()
+        self._lent.end_validation()
 
     def after_epoch(self, epoch: int) -> None:
         """Settles how to go on, when all callbacks have had their turn."""
@@ -293,7 +301,9 @@ class Fit:
 
     def _begin_round(self) -> None:
         """Begins a round from what a callback has put into the model."""
-        take_chiefs(self._made.trainer)
+        sent = take_chiefs(self._made.trainer)
+        self._made.trainer.loop.count_takeover(sent)
+        self._record.synchronised("callback")
         self._lent.forget()
 
     # Errors.

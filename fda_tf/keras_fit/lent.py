@@ -25,6 +25,7 @@ class Lent:
         self._loop, self._worker = trainer.loop, trainer.worker
         self._own: Snapshot | None = None
         self._placed: Snapshot | None = None
+        self._validation = contextlib.ExitStack()
 
     def place(self) -> bool:
         """Puts the average into the model; returns whether it is finite."""
@@ -57,8 +58,20 @@ class Lent:
         """Leaves the model as it is now."""
         self._own = self._placed = None
 
+    def begin_validation(self) -> None:
+        """Keeps what a validation may move: no change of a callback's.
+
+        It moves statistics where BatchNorm is called with `training=True`.
+        """
+        if self._own is not None:
+            self._validation.enter_context(self._worker.left_as_it_is())
+
+    def end_validation(self) -> None:
+        """Puts back what the validation has moved."""
+        self._validation.close()
+
     def changed(self) -> bool:
-        """Returns whether something else was put into the model since."""
+        """Returns whether a callback has put something else into the model."""
         return self._own is not None and not _equal(
             self._worker.snapshot(), self._placed
         )

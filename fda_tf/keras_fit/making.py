@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from fda_tf.groups import Group
 from fda_tf.keras_fit.execution import compile_steps
 from fda_tf.keras_fit.meetings import Meetings
 from fda_tf.sync import VarianceThreshold
@@ -54,11 +55,18 @@ def make(
     return made
 
 
-def take_chiefs(trainer: Trainer) -> None:
-    """Begins a new round from the chief's model; all workers must."""
-    worker = trainer.worker
-    trainer.home.take_chiefs([worker.weights, worker.statistics])
+def take_chiefs(trainer: Trainer) -> list[Group]:
+    """Begins a new round from the chief's model; all workers must.
+
+    Returns:
+      What was sent.
+    """
+    worker, home = trainer.worker, trainer.home
+    unlike = home.unlike(worker.frozen)
+    sent = [worker.weights, worker.statistics, *unlike]
+    home.take_chiefs(sent)
     trainer.loop.restart()
+    return sent
 
 
 def _own_cap(sync: Any, steps: int | None) -> float | None:

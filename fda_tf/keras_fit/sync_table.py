@@ -7,7 +7,7 @@ import numpy as np
 
 from fda_tf.training import CAUSES
 
-ENDED = (*CAUSES, "end")
+ENDED = (*CAUSES, "end", "callback")
 
 
 def to_arrays(syncs: Sequence[dict[str, Any]]) -> list[np.ndarray]:

@@ -144,24 +144,45 @@ def _merged(
     Raises:
       ValueError: if none of their models is finite.
     """
-    finite, sums = [], {}
+    finite, merged = [], {}
     try:
         for k in range(workers):
             arrays, facts = checkpoint.read(step, k, workers)
             if all(np.isfinite(arrays[n]).all() for n in _model(arrays, True)):
                 finite.append(k)
                 for name in _model(arrays, facts[OURS]["average_statistics"]):
-                    total = sums.get(name, 0)
-                    sums[name] = np.add(total, arrays[name], dtype=np.float64)
+                    rule = _rule(name, facts)
+                    merged[name] = rule(merged.get(name), arrays[name])
         _check_finite(checkpoint, step, workers, finite, me)
         worker = finite[me % len(finite)]
         arrays, facts = checkpoint.read(step, worker, workers)
     except DamagedError as error:
         logging.warning("%s", error)
         return None
-    for name, total in sums.items():
-        arrays[name] = (total / len(finite)).astype(arrays[name].dtype)
+    for name, value in merged.items():
+        if _rule(name, facts) is _add:
+            value = value / len(finite)
+        arrays[name] = value.astype(arrays[name].dtype)
     return Saved(step, worker, workers, arrays, facts)
+
+
+def _rule(name: str, facts: dict[str, Any]) -> Callable[[Any, np.ndarray], Any]:
+    """Returns how a variable's values become one, as at synchronisations."""
+    kind, _, place = name.partition("/")
+    marked = facts[OURS]["marked"] if kind == "statistics" else {}
+    return {"max": _max, "first": _first}.get(marked.get(place), _add)
+
+
+def _add(total: np.ndarray | None, value: np.ndarray) -> np.ndarray:
+    return np.add(0 if total is None else total, value, dtype=np.float64)
+
+
+def _max(total: np.ndarray | None, value: np.ndarray) -> np.ndarray:
+    return value if total is None else np.maximum(total, value)
+
+
+def _first(total: np.ndarray | None, value: np.ndarray) -> np.ndarray:
+    return value if total is None else total
 
 
 def _model(arrays: dict[str, np.ndarray], statistics: bool) -> list[str]:

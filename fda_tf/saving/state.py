@@ -169,6 +169,9 @@ class State:
         """Begins a round from the average of another number of workers."""
         loop, replicas = self.loop, self.replicas
         old = tuple(bucket.read_value() for bucket in loop.w0)
+        average = loop.workers.snapshot()
+        weights = loop.workers.worker.constrain(average.weights)
+        loop.workers.assign(average._replace(weights=weights))
         loop.restart()
         if loop.monitor is not None:
             loop.monitor.synchronised(tuple(loop.w0), old)
@@ -209,7 +212,9 @@ def _settings(loop: Loop) -> dict[str, Any]:
     }
     alone = workers.clients == workers.replicas.count
     simulated = 0 if alone else workers.clients
-    return {"simulated": simulated} | described | source
+    marked = {str(i): rule for i, rule in workers.worker.marked.items()}
+    own = {"simulated": simulated, "marked": marked}
+    return own | described | source
 
 
 def _without_rate(config: Any) -> Any:
