@@ -151,7 +151,7 @@ def described(*optimizers):
         tf.TensorSpec([None, small.INPUTS], tf.float32),
         tf.TensorSpec([None], tf.int32),
     )
-    return fda_tf.processes.agreement.describe(Worker(model, spec, spec))
+    return fda_tf.processes.agreement.describe(Worker(model, spec))
 
 
 def test_settings_of_all_optimizers_are_compared():
