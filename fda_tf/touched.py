@@ -8,14 +8,18 @@ import tensorflow as tf
 from tensorflow.python.framework import auto_control_deps_utils
 
 from fda_tf import optimizers
+from fda_tf.processes import held
 
 Variables = dict[int, tf.Variable]  # by their id
 
 
 def analyse(
     model: keras.Model, step: Any, spec: Any
-) -> tuple[Any, Variables, Variables]:
-    """Returns (specs of a step's logs, what it writes, what it only reads).
+) -> tuple[Any, Variables, Variables, dict[str, Any]]:
+    """Returns (specs of a step's logs, what it writes, only reads, holds).
+
+    What it holds beside variables is as `fda_tf.processes.held` describes it;
+    of an eager step, only what the layers save.
 
     Args:
       model: whose step it is; what is not built yet is built, as in Keras'
@@ -24,9 +28,11 @@ def analyse(
       spec: of the batches.
     """
     if model.run_eagerly:
-        return {}, _may_write(model, step, spec), {}
+        written = _may_write(model, step, spec)
+        return {}, written, {}, held.describe(model, None, spec)
     traced = step.get_concrete_function(spec)
-    return traced.structured_outputs, *_touched(traced)
+    constants = held.describe(model, traced, spec)
+    return traced.structured_outputs, *_touched(traced), constants
 
 
 def _may_write(model: keras.Model, step: Any, spec: Any) -> Variables:
@@ -43,14 +49,15 @@ def _may_write(model: keras.Model, step: Any, spec: Any) -> Variables:
     error: Exception | None = None
     with contextlib.suppress(Exception):  # such as a model with no call()
         model._symbolic_build(data_batch=data_batch)
-    held = optimizers.held_by(model)
-    if not _are_built(model, held):
+    besides = optimizers.held_by(model)
+    if not _are_built(model, besides):
         try:
             step.get_concrete_function(spec)
-            held = [o for o in held if o is not model.optimizer]  # not used
+            # The model's own was not used, if it is not built now.
+            besides = [o for o in besides if o is not model.optimizer]
         except Exception as raised:
             error = raised
-        if not _are_built(model, held):
+        if not _are_built(model, besides):
             raise ValueError(
                 f"The model {model.name!r} runs eagerly, and not all of it can "
                 f"be built before its first step ({error}). Before fit, call "

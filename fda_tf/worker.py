@@ -62,11 +62,13 @@ class Worker:
         self._train_step = model.train_step if self.eager else compiled
         self.losses: tf.Variable | None = None  # sum, count; if watched
         # Traced, a step builds what is not built yet, as in Keras' own fit.
-        self.logs, updated, read = touched.analyse(model, compiled, spec)
+        self.logs, updated, read, self.held = touched.analyse(
+            model, compiled, spec
+        )
         self.optimizers = _used(optimizers.held_by(model), updated)
         optimizers.refuse_average(self.optimizers)
-        held = [o for o in self.optimizers if isinstance(o, FedProx)]
-        anchors = [anchor for o in held for anchor in o.anchors]
+        near = [o for o in self.optimizers if isinstance(o, FedProx)]
+        anchors = [anchor for o in near for anchor in o.anchors]
         found = groups.sort(model, updated, read, others=anchors)
         self.weights, self.statistics = found.weights, found.statistics
         self.rest, self.metrics = found.rest, found.metrics
@@ -131,12 +133,12 @@ class Worker:
         Args:
           w0: flat buckets.
         """
-        held = [o for o in self.optimizers if isinstance(o, FedProx)]
-        if held:
+        near = [o for o in self.optimizers if isinstance(o, FedProx)]
+        if near:
             ids = map(id, self.weights.variables)
             values = self.weights.layout.unpack(w0)
             values = dict(zip(ids, values, strict=True))
-            for optimizer in held:
+            for optimizer in near:
                 optimizer.hold(values)
 
     def constrain(self, weights: Vector) -> Vector:
@@ -190,12 +192,12 @@ class Worker:
             g.layout.pack(
                 [
                     _fold(v.read_value(), worker)
-                    if _is_seed(v)
+                    if is_seed(v.name)
                     else v.read_value()
                     for v in g.variables
                 ]
             )
-            if any(map(_is_seed, g.variables))
+            if any(is_seed(v.name) for v in g.variables)
             else None
             for g in self.rest
         ]
@@ -259,8 +261,9 @@ def _used(
     ]
 
 
-def _is_seed(variable: tf.Variable) -> bool:
-    return "seed_generator_state" in variable.name.split("/")[-1]
+def is_seed(name: str) -> bool:
+    """Returns whether a variable of this name is a random state of Keras'."""
+    return "seed_generator_state" in name.split("/")[-1]
 
 
 def _fold(state: tf.Tensor, worker: int) -> tf.Tensor:
