@@ -78,7 +78,7 @@ class Worker:
     * `rest`: all else that the step updates or the optimizer has, whoever owns
       it: slots, counters, random states; metrics excepted. By dtype;
     * `frozen`: what the model has and no step changes. By dtype;
-    * `metrics`: the sums that metrics keep. By dtype.
+    * `metrics`: what metrics keep. By dtype.
 
     Args:
       model: compiled: a `keras.Model`, or what else Keras can `fit`.
@@ -127,9 +127,6 @@ class Worker:
             v for i, v in own.items() if i not in elsewhere | rest
         )
         self.metrics = _groups(metrics.values())
-        self._mean_metrics = [
-            v for v in model.metrics_variables if v.aggregation == "mean"
-        ]
 
     def step(self, batch: Any) -> Any:
         """Runs the model's own `train_step`: one step; returns its logs."""
@@ -214,13 +211,6 @@ class Worker:
             else None
             for g in self.rest
         ]
-
-    def reduce_metrics(self, replicas: Any) -> None:
-        """Makes the metrics those of all workers; all must. Sums add up."""
-        for group in self.metrics:
-            group.assign(replicas.sums(group.pack()))
-        for variable in self._mean_metrics:
-            variable.assign(variable.value / replicas.count)
 
     def changing(self) -> dict[int, str]:
         """Returns id -> name of the variables that training changes."""

@@ -31,11 +31,9 @@ class Lent:
         if self._loop.nothing_to_average:
             return True
         average, self._own = self._loop.averaged(), self._worker.snapshot()
-        if not np.isfinite(vectors.squared_norm_alike(average.weights)):
-            return False
         self._worker.assign(average)
         self._placed = average
-        return True
+        return bool(np.isfinite(vectors.squared_norm_alike(average.weights)))
 
     def take_back(self) -> None:
         """Puts the worker's own model back."""

@@ -1,5 +1,6 @@
 """The specs of batches, as JSON can hold them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +17,66 @@ def without_optionals(batch: Any) -> Any:
     return tf.nest.map_structure(
         lambda leaf: None if isinstance(leaf, kinds) else leaf, batch
     )
+
+
+def of_any_size(spec: Any) -> Any:
+    """Returns the specs of batches with any number of samples.
+
+    Example:
+      >>> of_any_size((tf.TensorSpec([8, 2]), None))
+      (TensorSpec(shape=(None, 2), dtype=tf.float32, name=None), None)
+    """
+
+    def relaxed(leaf):
+        if isinstance(leaf, tf.TensorSpec) and leaf.shape.rank:
+            return tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype)
+        return leaf
+
+    return tf.nest.map_structure(relaxed, spec)
+
+
+def tensors(logs: Any) -> list[Any]:
+    """Returns the tensors, or their specs, in what a step returns.
+
+    Example:
+      >>> tensors({"a": 1, "b": {"c": None, "d": 2}})
+      [1, 2]
+    """
+    leaves = tf.nest.flatten(logs, expand_composites=True)
+    return [leaf for leaf in leaves if leaf is not None]
+
+
+def with_tensors(like: Any, tensors: Sequence[Any]) -> Any:
+    """Returns the structure of which these are the tensors.
+
+    Example:
+      >>> with_tensors({"a": 1, "b": {"c": None, "d": 2}}, [3, 4])
+      {'a': 3, 'b': {'c': None, 'd': 4}}
+    """
+    left = iter(tensors)
+    leaves = [
+        None if leaf is None else next(left)
+        for leaf in tf.nest.flatten(like, expand_composites=True)
+    ]
+    return tf.nest.pack_sequence_as(like, leaves, expand_composites=True)
+
+
+def size(batch: Any) -> tf.Tensor:
+    """Returns how many samples a batch has, float32.
+
+    Example:
+      >>> float(size((None, tf.zeros([4, 2]))))
+      4.0
+    """
+    leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+    first = leaves[0]
+    if isinstance(first, tf.RaggedTensor):
+        rows = first.nrows()
+    elif isinstance(first, tf.SparseTensor):
+        rows = first.dense_shape[0]
+    else:
+        rows = 1 if first.shape.rank == 0 else tf.shape(first)[0]
+    return tf.cast(rows, tf.float32)
 
 
 def to_json(spec: Any) -> Any:
