@@ -175,19 +175,24 @@ def runs(replicas):
 def of_keras(replicas):
     """Yields (name, run) of all metrics that Keras ships."""
     import metric_cases as cases
-    import numpy as np
+    import tensorflow as tf
 
-    k, workers = replicas.index, replicas.count
-    x, y = cases.of_keras_data(cases.TRAIN, 1)
-    part = np.array_split(np.arange(cases.TRAIN), workers)[k]
-    yield (
-        "of Keras",
-        lambda: Fits(k, workers, cases.of_keras()).fit(
-            (x[part], {name: each[part] for name, each in y.items()}),
-            part=False,
-            validation_data=cases.of_keras_data(cases.TEST, 2),
-        ),
-    )
+    k = replicas.index
+    whole = cases.of_keras_data(cases.TRAIN, 1)
+    tested = cases.of_keras_data(cases.TEST, 2)
+    fits = Fits(k, replicas.count, cases.of_keras())
+
+    def rows(data, start, stop):
+        return tf.nest.map_structure(lambda array: array[start:stop], data)
+
+    def fit(end, test):
+        some = rows(whole, 24 * k, 24 if k == 0 else end)
+        return fits.fit(some, part=False, validation_data=test)
+
+    yield "of Keras", lambda: fit(48, tested)
+    # The batches of one have 8 samples, those of the other end with 4.
+    own = rows(tested, 40 * k, 40 + 36 * k)
+    yield "uneven", lambda: fit(44, own)
 
 
 def main(folder, what):

@@ -214,6 +214,12 @@ def test_all_metrics_of_keras_are_those_of_one_process(cluster):
         validation_data=cases.of_keras_data(cases.TEST, 2),
     )
     assert_as(workers[0], expected)
+    x, y = cases.of_keras_data(cases.TRAIN, 1)
+    some = x[:44], {name: each[:44] for name, each in y.items()}
+    expected = stock(
+        model, some, validation_data=cases.of_keras_data(cases.TEST, 2)
+    )
+    assert_as(case(cluster, "uneven", "of Keras")[0], expected)
     held = {type(m).__name__ for m in metric_kinds.find(model)}
     shipped = {
         name

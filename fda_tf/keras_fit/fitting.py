@@ -184,9 +184,7 @@ class Fit:
             if not self.validation.running:
                 return self._end_epoch()
             self.validation.end()
-            return self._reduce(
-                logs, self.validation.share, self.validation.origins
-            )
+            return self._reduce(logs, *self.validation.counting)
 
     def _end_epoch(self) -> dict:
         """Returns the logs of the epoch; the model then holds the average."""
@@ -225,8 +223,7 @@ class Fit:
         result = self._keras.logs(logs)
         if result is not logs:  # all are of metrics
             return result
-        if origins is None:
-            origins = metrics.training.origins
+        origins = metrics.training.origins if origins is None else origins
         return log_reduction.reduce(
             logs, origins, metrics, share, self.replicas
         )

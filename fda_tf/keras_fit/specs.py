@@ -69,7 +69,7 @@ def size(batch: Any) -> tf.Tensor:
       4.0
     """
     leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
-    first = leaves[0]
+    first = leaves[0] if leaves else tf.zeros([])
     if isinstance(first, tf.RaggedTensor):
         rows = first.nrows()
     elif isinstance(first, tf.SparseTensor):

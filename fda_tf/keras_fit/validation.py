@@ -32,14 +32,12 @@ class Validation:
 
     Attributes:
       running: whether fit itself is evaluating.
-      share: what the part of this worker counts for.
-      origins: of the logs of `test_step`; as in `Recorded`.
     """
 
     def __init__(self, how: str, meetings: Meetings):
         self._how, self._meetings = how, meetings
         self.running = False
-        self.share, self.origins = Share(), []
+        self._share, self._origins = Share(), []
         self._metrics: Metrics | None = None
         self._place = ""
         self._part: dict[str, Any] | None = None
@@ -79,6 +77,11 @@ class Validation:
             self._metrics.begin()
         self._begun = True
 
+    @property
+    def counting(self) -> tuple[Share, list]:
+        """What this worker's part counts for, and the origins of its logs."""
+        return self._share, self._origins
+
     def end(self) -> None:
         """Comes together with the others, when all have evaluated."""
         self.begin_batch()  # where there was none
@@ -96,24 +99,24 @@ class Validation:
             digest = read.digest()
             news = {"set": digest.as_set(), "order": digest.in_order()}
             testing = self._metrics.testing(read.spec)
-            self.origins = testing.origins
+            self._origins = testing.origins
             divisible = read.same_again and self._metrics.divisible(testing)
-        shared = self._how == "shared" and divisible
             news["form"] = str(read.spec)
+        shared = self._how == "shared" and divisible
         everyone = self._meetings.meet(self._place, shared=shared, **news)
         k, chief = self._meetings.replicas.index, everyone[0]
         if chief["set"] is None or _differ(everyone, "set"):
             if read is None:
                 return {}
-            self.share = Share(True, digest.samples, read.last)
+            self._share = Share(True, digest.samples, read.last)
             return read.of_any_size() if _differ(everyone, "form") else {}
         if _differ(everyone, "order") or not all(n["shared"] for n in everyone):
-            self.share = Share(k == 0, digest.samples, float(k == 0))
+            self._share = Share(k == 0, digest.samples, float(k == 0))
             return {}
         # Where batches are fewer than workers, the last ones count for none.
         parts = min(read.count, len(everyone))
         i = k % parts
-        self.share = Share(k < parts, 1.0, float(k == parts - 1))
+        self._share = Share(k < parts, 1.0, float(k == parts - 1))
         first, last = (read.count * j // parts for j in (i, i + 1))
         return read.part(first, last)
 
