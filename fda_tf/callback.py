@@ -12,6 +12,7 @@ from fda_tf.guard import Guard
 from fda_tf.keras_fit.callback_list import put_first
 from fda_tf.keras_fit.fitting import Fit
 from fda_tf.keras_fit.making import Made
+from fda_tf.keras_fit.validation import VALIDATIONS
 from fda_tf.monitors import Monitor
 from fda_tf.saving.checkpoint import Checkpoint
 from fda_tf.server import Average
@@ -65,6 +66,10 @@ class Averaging(keras.callbacks.Callback):
       guard: a `fda_tf.Guard` against a worker that is far off, or None.
       checkpoint: a `fda_tf.Checkpoint`: the next `fit` in its directory goes
         on where this one was stopped, and SIGTERM stops it in good order.
+      validation: "shared": validation data that are the same on all workers
+        are shared out, and each evaluates 1 / K of the batches; or "whole":
+        each evaluates all of them. Data that differ are each worker's own,
+        whole in both cases, and count together.
       replicas: what `fda_tf.connect()` returned.
 
     Attributes:
@@ -104,6 +109,7 @@ class Averaging(keras.callbacks.Callback):
         payload: str | payloads.Payload = "float32",
         guard: Guard | None = None,
         checkpoint: Checkpoint | None = None,
+        validation: str = "shared",
         replicas: replicas_lib.Replicas | None = None,
     ):
         super().__init__()
@@ -114,6 +120,11 @@ class Averaging(keras.callbacks.Callback):
         self.payload = plan.check_exchange(payload, guard)
         self.guard = guard
         self.checkpoint = checkpoint
+        if validation not in VALIDATIONS:
+            raise ValueError(
+                f"validation={validation!r}. Known: {', '.join(VALIDATIONS)}."
+            )
+        self.validation = validation
         self.syncs: list[dict[str, Any]] = []
         self.variance: list[float] = []
         self.made: Made | None = None
@@ -160,19 +171,15 @@ class Averaging(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Nothing: with it, Keras calls the others' in turn, not in threads."""
 
+    def on_test_batch_begin(self, batch, logs=None):
+        if self._fit is not None:
+            self._fit.validation.begin_batch()
+
     def on_test_batch_end(self, batch, logs=None):
         """Nothing, for the same."""
 
     def on_train_end(self, logs=None):
         self._fit.before_end()
-
-    def on_test_begin(self, logs=None):
-        if self._fit is not None:
-            self._fit.begin_validation()
-
-    def on_test_end(self, logs=None):
-        if self._fit is not None:
-            self._fit.end_validation()
 
     def __getstate__(self):
         # A copy has the settings, and nothing of a fit: keras-tuner copies

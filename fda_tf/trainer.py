@@ -94,7 +94,7 @@ class Trainer:
                     "payload": check_exchange(payload, guard),
                     "guard": guard,
                 }
-                spec = specs.of_any_size(example)
+                spec = tf.nest.map_structure(_spec, example)
                 self.worker = Worker(model, spec)
                 described = agreement.describe(
                     self.worker,
@@ -244,3 +244,8 @@ class Trainer:
 def _tensor(leaf: Any) -> tf.Tensor | None:
     """Returns an array as a tensor, which a step that runs eagerly expects."""
     return leaf if leaf is None else tf.convert_to_tensor(leaf)
+
+
+def _spec(leaf: Any) -> tf.TypeSpec | None:
+    """Returns a spec as it is; of a tensor, that of batches of any size."""
+    return leaf if isinstance(leaf, tf.TypeSpec) else specs.of_any_size(leaf)

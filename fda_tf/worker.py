@@ -35,7 +35,7 @@ class Worker:
     * `frozen`: what else the model has, which no step updates. By dtype;
     * `read_only`: what else the step reads, such as the learning rate of a
       second optimizer. By dtype;
-    * `metrics`: the sums that metrics keep. By dtype.
+    * `metrics`: what metrics keep. By dtype.
 
     Of statistics that are `marked`, by their place, no mean is taken but what
     `groups.reduce_rows` does.
@@ -78,9 +78,6 @@ class Worker:
         trained = [marks.get(id(v), v) for v in self.weights.variables]
         self.names = [getattr(v, "path", v.name) for v in trained]
         self._constraints = [getattr(v, "constraint", None) for v in trained]
-        self._mean_metrics = [
-            v for v in model.metrics_variables if v.aggregation == "mean"
-        ]
 
     def step(self, batch: Any) -> Any:
         """Runs the model's own `train_step`: one step; returns its logs."""
@@ -201,13 +198,6 @@ class Worker:
             else None
             for g in self.rest
         ]
-
-    def reduce_metrics(self, replicas: Any) -> None:
-        """Makes the metrics those of all workers; all must. Sums add up."""
-        for group in self.metrics:
-            group.assign(replicas.sums(group.pack()))
-        for variable in self._mean_metrics:
-            variable.assign(variable.value / replicas.count)
 
     def changing(self) -> dict[int, str]:
         """Returns id -> name of the variables that training changes."""

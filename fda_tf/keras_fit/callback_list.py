@@ -173,6 +173,24 @@ def epoch_iterator() -> Any:
     return fit_variables().get("epoch_iterator")
 
 
+def epoch_length(
+    steps: int | None, at_once: int
+) -> tuple[int | None, int | None]:
+    """Returns (steps of an epoch, batches of the data), as Keras counts them.
+
+    The batches are None if unknown, or if every epoch takes all of them.
+
+    Args:
+      steps: as Keras tells its callbacks.
+      at_once: steps of an execution, of which Keras runs whole ones.
+    """
+    epochs = epoch_iterator()
+    if not steps or epochs is None or not epochs.steps_per_epoch:
+        return None if steps is None else int(steps), None
+    batches = epochs.data_adapter.num_batches
+    return -(-int(steps) // at_once) * at_once, batches and int(batches)
+
+
 def _refuse(others: list[Callback], ours: type) -> None:
     from fda_tf.callback import Averaging
 

@@ -121,6 +121,8 @@ class Execution:
         self._failed, self.step = None, int(step)
         estimates = trace.estimate.numpy()
         estimates[:first] = np.nan  # what they were was lost with that call
+        if not self._trainer.worker.eager:
+            logs = specs.with_tensors(self._trainer.worker.logs, logs)
         done = Done(
             logs if did else None,
             estimates,
@@ -134,13 +136,17 @@ class Execution:
         return done, batch
 
 
-def compile_steps(trainer: Trainer) -> Callable:
+def compile_steps(trainer: Trainer, samples: tf.Variable) -> Callable:
     """Returns the compiled loop over Keras' batches.
 
     It takes the iterator, the batch of the first step (an Optional), the
     number of steps, that of the first one to be done, and whether the epoch
     goes on. The batch of the next step is drawn before the exchange of this
     one, which so tells all workers when there is none.
+
+    Args:
+      trainer: this process's worker.
+      samples: float32 [2]: how many steps have had, and the last one had.
     """
     loop, worker, call = trainer.loop, trainer.worker, trainer.home.call
 
@@ -149,11 +155,13 @@ def compile_steps(trainer: Trainer) -> Callable:
         did, eager = batch.has_value(), []
 
         def step(batch):
-            logs = worker.step(specs.without_optionals(batch))
+            batch = specs.without_optionals(batch)
+            logs, size = worker.step(batch), specs.size(batch)
+            samples.assign([samples[0] + size, size])
             if not worker.eager:
-                return logs
+                return specs.tensors(logs)
             eager[:] = [logs]  # of which no loop of tensors knows the form
-            return {}
+            return []
 
         def draw():
             drawn = iterator.get_next_as_optional()
@@ -171,9 +179,11 @@ def compile_steps(trainer: Trainer) -> Callable:
             had = batch.has_value()
             return done + 1, *tf.cond(had, train, lambda: (batch, logs))
 
-        logs = {}
-        if not worker.eager:
-            logs = tf.nest.map_structure(_zeros, worker.logs)
+        logs = (
+            []
+            if worker.eager
+            else list(map(_zeros, specs.tensors(worker.logs)))
+        )
         start = (tf.constant(0), batch, logs)
         (_, batch, logs), trace = loop.run_steps(
             steps, start, local_step, first
@@ -187,4 +197,6 @@ def compile_steps(trainer: Trainer) -> Callable:
 
 
 def _zeros(like: tf.Tensor) -> tf.Tensor:
-    return tf.zeros([n or 0 for n in like.shape], like.dtype)
+    """Returns zeros whose shape is as far unknown as that of `like`."""
+    zeros = tf.zeros([n or 0 for n in like.shape], like.dtype)
+    return tf.compat.v1.placeholder_with_default(zeros, like.shape)

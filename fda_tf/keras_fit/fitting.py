@@ -9,7 +9,7 @@ on with its model as it is, without data, until all have heard.
 
     fit begins     begin, all_have_begun
     an epoch       begin_epoch, execute for each execution
-    its end        result, begin_validation to end_validation, after_epoch
+    its end        result, evaluate and result again, after_epoch
     fit ends       before_end, after_training
 """
 
@@ -21,15 +21,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf.keras_fit import callback_list, specs
+from fda_tf.keras_fit import callback_list, log_reduction, specs
 from fda_tf.keras_fit.forgotten import arrays_digest, warn_if_whole
 from fda_tf.keras_fit.lent import Lent
 from fda_tf.keras_fit.making import Made, make, take_chiefs
 from fda_tf.keras_fit.meetings import Meetings
+from fda_tf.keras_fit.metric_reduction import Share
 from fda_tf.keras_fit.progress import Progress
 from fda_tf.keras_fit.record import Record
 from fda_tf.keras_fit.replaced import Replaced
 from fda_tf.keras_fit.steps import Steps, no_batch
+from fda_tf.keras_fit.validation import Validation
 from fda_tf.processes.agreement import text
 from fda_tf.processes.lost import GONE
 from fda_tf.saving.resuming import Resuming
@@ -44,14 +46,15 @@ class Fit:
 
     Attributes:
       in_callback: whether another callback is being called.
+      validation: how this fit evaluates.
     """
 
     def __init__(self, callback: Any):
         self.callback, self.model = callback, callback.model
         self.replicas = callback.replicas
         self.in_callback = False
-        self._validating = False
         self._meetings = Meetings(self.replicas)
+        self.validation = Validation(callback.validation, self._meetings)
         self._progress = Progress()
         self._record = Record(callback)
         self._resuming = Resuming(
@@ -80,7 +83,7 @@ class Fit:
             params = self.callback.params
             epochs, steps = int(params["epochs"]), params["steps"]
             progress.at_once = int(self.model.steps_per_execution)
-            steps, batches = _epoch_length(steps, progress.at_once)
+            steps, batches = callback_list.epoch_length(steps, progress.at_once)
             checkpoint = self._resuming.checkpoint
             everyone = self._meetings.meet_alike(
                 "the start",
@@ -88,10 +91,13 @@ class Fit:
                     "epochs": epochs,
                     "steps_per_execution": progress.at_once,
                     "checkpoint": checkpoint and [checkpoint.every],
+                    "validation": self.callback.validation,
                 },
                 steps=steps,
                 batches=batches,
+                ends_on_nan=self._keras.ends_on_nan(),
             )
+            progress.ends_on_nan = any(n["ends_on_nan"] for n in everyone)
             progress.steps = self._least(everyone)
             known = [news["batches"] for news in everyone if news["batches"]]
             progress.batches = min(known, default=None)
@@ -121,11 +127,15 @@ class Fit:
 
     def _build(self, spec: Any) -> None:
         """Makes what to train with, or takes that of the fit before."""
-        self._meetings.meet("the first step")
+        spec = specs.without_optionals(spec)
+        everyone = self._meetings.meet("the first step", form=str(spec))
+        if any(news["form"] != everyone[0]["form"] for news in everyone):
+            # Keras weighs by the size of batches where it is known: on all.
+            spec = specs.of_any_size(spec)
         made = make(
             self.callback,
             self._keras.train_function,
-            specs.without_optionals(spec),
+            spec,
             self._progress.steps,
             self._meetings,
         )
@@ -195,11 +205,10 @@ class Fit:
         if self.in_callback:  # it evaluates something by itself
             return self._keras.logs(logs)
         with self.telling():
-            if self._validating:
-                epoch = self._progress.epoch + 1
-                self._meetings.meet(f"the validation of epoch {epoch}")
-                return self._reduce(logs)
-            return self._end_epoch()
+            if not self.validation.running:
+                return self._end_epoch()
+            self.validation.end()
+            return self._reduce(logs, *self.validation.counting)
 
     def _end_epoch(self) -> dict:
         """Returns the logs of the epoch; the model then holds the average."""
@@ -219,10 +228,11 @@ class Fit:
         self.average_frozen()
         extra = self._record.logs()
         # There are none if the epoch was over when a checkpoint was written.
-        unknown = dict.fromkeys(trainer.worker.logs, np.nan)
-        logs = self._reduce(self._steps.logs or unknown)
+        unknown = tf.nest.map_structure(lambda _: np.nan, trainer.worker.logs)
+        share = Share(True, *self._made.samples.numpy().tolist())
+        logs = self._reduce(self._steps.logs or unknown, share)
         if not self._lent.place():
-            self._steps.raise_bad_drift()
+            self._steps.end_diverged()
         self._asked = 0
         return {**logs, **extra}
 
@@ -236,30 +246,32 @@ class Fit:
         known = self.callback.params["steps"]
         return int(known or self._asked * self._progress.at_once)
 
-    def _reduce(self, logs: dict) -> dict:
+    def _reduce(
+        self, logs: Any, share: Share, origins: list | None = None
+    ) -> Any:
         """Returns the logs of all workers together, equal on all of them."""
         if self.replicas.count == 1:
             return self._keras.logs(logs)
-        self._made.trainer.worker.reduce_metrics(self.replicas)
+        metrics = self._made.metrics
+        metrics.reduce(share)
         result = self._keras.logs(logs)
-        if result is not logs:
+        if result is not logs:  # all are of metrics
             return result
-        # A train_step of the user's may return what no metric keeps.
-        own = np.array([float(logs[name]) for name in sorted(logs)])
-        means = self.replicas.gather(own).mean(0)
-        return dict(zip(sorted(logs), means.tolist(), strict=True))
+        origins = metrics.training.origins if origins is None else origins
+        return log_reduction.reduce(
+            logs, origins, metrics, share, self.replicas
+        )
 
-    def begin_validation(self) -> None:
-        """Knows that it is fit itself which is evaluating."""
-        self._validating = True
-        self._lent.begin_validation()
-        self._keras.begin_validation()
-
-    def end_validation(self) -> None:
-        """Knows that it is not any more."""
-        self._validating = False
-        self._keras.end_validation()
-        self._lent.end_validation()
+    def evaluate(self, *args: Any, **data: Any) -> Any:
+        """Takes the place of `model.evaluate`, by which fit validates."""
+        if self.in_callback:  # it evaluates something by itself
+            return self._keras.evaluate(*args, **data)
+        epoch = self._progress.epoch + 1
+        validating = self.validation.of(
+            self.model, self._made.metrics, epoch, data
+        )
+        with self.telling(), validating as own, self._lent.validated():
+            return self._keras.evaluate(*args, **own)
 
     def see_logs(self, logs: dict[str, Any]) -> None:
         """Keeps an epoch's logs as Keras has them, to compare."""
@@ -273,7 +285,7 @@ class Fit:
                 self._logs,
                 stop=bool(self.model.stop_training),
                 preempted=self._resuming.preempted,
-                changed=self._lent.changed(),
+                changed=self._changed(),
             )
             stopped = any(news["stop"] for news in everyone)
             preempted = any(news["preempted"] for news in everyone)
@@ -302,6 +314,8 @@ class Fit:
         if resuming.checkpoint is None:
             return
         with self.telling():
+            if self._progress.diverged:
+                return  # what was saved before is of use
             if not resuming.found:
                 with self._lent.taken_back():
                     resuming.save(self._made)
@@ -314,13 +328,18 @@ class Fit:
         """Ends with a synchronisation, after all others' last changes."""
         with self.telling():
             # Such as the best weights, which EarlyStopping has restored.
-            changed = self._lent is not None and self._lent.changed()
-            everyone = self._meetings.meet("the end", changed=changed)
+            everyone = self._meetings.meet("the end", changed=self._changed())
             if any(news["changed"] for news in everyone):
                 self._begin_round()
-            if self._made is not None:
+            if self._made is not None and not self._progress.diverged:
                 self._finish()
         self.leave()
+
+    def _changed(self) -> bool:
+        """Returns whether a callback has put something into the model."""
+        if self._lent is None or self._progress.diverged:
+            return False
+        return self._lent.changed()
 
     def _finish(self) -> None:
         """Synchronises; all workers then hold the same model."""
@@ -373,21 +392,3 @@ class Fit:
                 self._steps.idle(error)
         if not self._meetings.settled:
             self._meetings.tell(error)
-
-
-def _epoch_length(
-    steps: int | None, at_once: int
-) -> tuple[int | None, int | None]:
-    """Returns (steps of an epoch, batches of the data), as Keras counts them.
-
-    The batches are None if unknown, or if every epoch takes all of them.
-
-    Args:
-      steps: as Keras tells its callbacks.
-      at_once: steps of an execution, of which Keras runs whole ones.
-    """
-    epochs = callback_list.epoch_iterator()
-    if not steps or epochs is None or not epochs.steps_per_epoch:
-        return None if steps is None else int(steps), None
-    batches = epochs.data_adapter.num_batches
-    return -(-int(steps) // at_once) * at_once, batches and int(batches)

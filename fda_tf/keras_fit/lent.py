@@ -25,18 +25,15 @@ class Lent:
         self._loop, self._worker = trainer.loop, trainer.worker
         self._own: Snapshot | None = None
         self._placed: Snapshot | None = None
-        self._validation = contextlib.ExitStack()
 
     def place(self) -> bool:
         """Puts the average into the model; returns whether it is finite."""
         if self._loop.nothing_to_average:
             return True
         average, self._own = self._loop.averaged(), self._worker.snapshot()
-        if not np.isfinite(vectors.squared_norm_alike(average.weights)):
-            return False
         self._worker.assign(average)
         self._placed = average
-        return True
+        return bool(np.isfinite(vectors.squared_norm_alike(average.weights)))
 
     def take_back(self) -> None:
         """Puts the worker's own model back."""
@@ -58,17 +55,18 @@ class Lent:
         """Leaves the model as it is now."""
         self._own = self._placed = None
 
-    def begin_validation(self) -> None:
-        """Keeps what a validation may move: no change of a callback's.
+    @contextlib.contextmanager
+    def validated(self) -> Iterator[None]:
+        """Puts back at its end what a validation moves of the average.
 
-        It moves statistics where BatchNorm is called with `training=True`.
+        It moves statistics where BatchNorm is called with `training=True`,
+        which is no change of a callback's.
         """
-        if self._own is not None:
-            self._validation.enter_context(self._worker.left_as_it_is())
-
-    def end_validation(self) -> None:
-        """Puts back what the validation has moved."""
-        self._validation.close()
+        if self._own is None:
+            yield
+            return
+        with self._worker.left_as_it_is():
+            yield
 
     def changed(self) -> bool:
         """Returns whether a callback has put something else into the model."""

@@ -4,9 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import tensorflow as tf
+
 from fda_tf.groups import Group
 from fda_tf.keras_fit.execution import compile_steps
 from fda_tf.keras_fit.meetings import Meetings
+from fda_tf.keras_fit.metric_reduction import Metrics
 from fda_tf.sync import VarianceThreshold
 from fda_tf.trainer import Trainer
 
@@ -19,6 +22,8 @@ class Made(NamedTuple):
     cap: float | None  # in epochs, if the loop knows no epoch's length
     trainer: Trainer
     compiled: Callable
+    metrics: Metrics | None  # alone there is nothing to reduce
+    samples: tf.Variable  # of this epoch here, and of the last step
 
 
 def make(
@@ -48,7 +53,13 @@ def make(
     meetings.settled = True  # the trainer tells of errors by itself
     trainer = _trainer(callback, spec, steps, cap)
     meetings.settled = False
-    made = Made(made_for, spec, cap, trainer, compile_steps(trainer))
+    samples = tf.Variable(tf.zeros([2]), trainable=False, name="samples")
+    compiled = compile_steps(trainer, samples)
+    metrics = None
+    if callback.replicas.count > 1:
+        logs = trainer.worker.logs
+        metrics = Metrics(callback.model, spec, logs, callback.replicas)
+    made = Made(made_for, spec, cap, trainer, compiled, metrics, samples)
     callback.syncs.clear()
     callback.variance.clear()
     callback.made = made

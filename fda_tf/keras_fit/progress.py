@@ -25,6 +25,8 @@ class Progress:
       begun: whether it has begun, and its end is not settled yet.
       executions: that were begun in it.
       left: steps that are left of the execution.
+      ends_on_nan: whether TerminateOnNaN ends training, without an error.
+      diverged: whether it has, as a drift is not finite.
     """
 
     steps: int | None = None
@@ -40,6 +42,8 @@ class Progress:
     begun: bool = False
     executions: int = 0
     left: int = 0
+    ends_on_nan: bool = False
+    diverged: bool = False
 
     def begin_epoch(self, epoch: int) -> None:
         """Begins an epoch."""

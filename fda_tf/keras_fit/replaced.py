@@ -1,9 +1,7 @@
 """What is Keras', while a fit has something else in its place."""
 
 import contextlib
-import functools
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -31,11 +29,12 @@ class Replaced:
         model = fit.model
         self.train_function = model.train_function
         self.logs = model._get_metrics_result_or_logs
-        self._test_function: Callable | None = None
+        self.evaluate = model.evaluate
         self.compiled = False
         self._epoch = model._initial_epoch
         model.train_function = fit.execute
         model._get_metrics_result_or_logs = fit.result
+        model.evaluate = fit.evaluate
         # Keras calls it first of all in every fit: what an exception between
         # our calls has left in place goes then.
         model.make_train_function = self._make_train_function
@@ -50,6 +49,11 @@ class Replaced:
         """Returns the callback of a kind that works here, or None."""
         return find(self.callbacks, kind)
 
+    def ends_on_nan(self) -> bool:
+        """Returns whether a callback ends training in silence at a NaN."""
+        found = self.find(keras.callbacks.TerminateOnNaN)
+        return found is not None and not getattr(found, "raise_error", False)
+
     def until_the_end(self, context: contextlib.AbstractContextManager) -> None:
         """Enters a context, which ends when everything is put back."""
         self._until_the_end.enter_context(context)
@@ -63,32 +67,15 @@ class Replaced:
         """Lets Keras begin with an epoch; 0 for its own `initial_epoch`."""
         self._model._initial_epoch = epoch or self._epoch
 
-    def begin_validation(self) -> None:
-        """Lets errors of an evaluation be told to the others, too."""
-        function = self._test_function = self._model.test_function
-
-        @functools.wraps(function)
-        def told(iterator):
-            with self._fit.telling():
-                return function(iterator)
-
-        self._model.test_function = told
-
-    def end_validation(self) -> None:
-        """Puts the test function back; again, does nothing."""
-        if self._test_function is not None:
-            self._model.test_function = self._test_function
-        self._test_function = None
-
     def restore(self) -> None:
         """Puts everything back."""
         model = self._model
         self._arranged.restore()
-        self.end_validation()
         model.train_function = self.train_function
         model._initial_epoch = self._epoch
         # They were the class's own.
         del model._get_metrics_result_or_logs, model.make_train_function
+        del model.evaluate
         self._until_the_end.close()
 
     def _make_train_function(self, force: bool = False) -> Any:

@@ -1,5 +1,6 @@
 """The specs of batches: of any `tf.TypeSpec`, and as JSON can hold them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -41,6 +42,9 @@ def of(batch: Any) -> Any:
 def of_any_size(batch: Any) -> Any:
     """Returns the specs of batches like one, of any number of samples.
 
+    Args:
+      batch: tensors, or the specs of such.
+
     Example:
       >>> of_any_size((tf.zeros([4, 2]), None))
       (TensorSpec(shape=(None, 2), dtype=tf.float32, name=None), None)
@@ -48,7 +52,7 @@ def of_any_size(batch: Any) -> Any:
 
     def any_size(leaf):
         spec = of(leaf)
-        if spec is None or spec is leaf:
+        if spec is None or not spec.shape.rank:
             return spec
         shape = [None, *spec.shape[1:]]
         if isinstance(spec, tf.RaggedTensorSpec):
@@ -57,6 +61,50 @@ def of_any_size(batch: Any) -> Any:
         return type(spec)(shape, spec.dtype)
 
     return tf.nest.map_structure(any_size, batch)
+
+
+def tensors(logs: Any) -> list[Any]:
+    """Returns the tensors, or their specs, in what a step returns.
+
+    Example:
+      >>> tensors({"a": 1, "b": {"c": None, "d": 2}})
+      [1, 2]
+    """
+    leaves = tf.nest.flatten(logs, expand_composites=True)
+    return [leaf for leaf in leaves if leaf is not None]
+
+
+def with_tensors(like: Any, tensors: Sequence[Any]) -> Any:
+    """Returns the structure of which these are the tensors.
+
+    Example:
+      >>> with_tensors({"a": 1, "b": {"c": None, "d": 2}}, [3, 4])
+      {'a': 3, 'b': {'c': None, 'd': 4}}
+    """
+    left = iter(tensors)
+    leaves = [
+        None if leaf is None else next(left)
+        for leaf in tf.nest.flatten(like, expand_composites=True)
+    ]
+    return tf.nest.pack_sequence_as(like, leaves, expand_composites=True)
+
+
+def size(batch: Any) -> tf.Tensor:
+    """Returns how many samples a batch has, float32.
+
+    Example:
+      >>> float(size((None, tf.zeros([4, 2]))))
+      4.0
+    """
+    leaves = [leaf for leaf in tf.nest.flatten(batch) if leaf is not None]
+    first = leaves[0] if leaves else tf.zeros([])
+    if isinstance(first, tf.RaggedTensor):
+        rows = first.nrows()
+    elif isinstance(first, tf.SparseTensor):
+        rows = first.dense_shape[0]
+    else:
+        rows = 1 if first.shape.rank == 0 else tf.shape(first)[0]
+    return tf.cast(rows, tf.float32)
 
 
 def to_json(spec: Any) -> Any:

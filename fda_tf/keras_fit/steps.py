@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from absl import logging
 
 from fda_tf.keras_fit.execution import Done, Execution
 from fda_tf.keras_fit.making import Made
@@ -63,6 +64,9 @@ class Steps:
             progress.start = shard.position
         if progress.over:
             return
+        self._made.samples.assign([0.0, 0.0])
+        if self._made.metrics:
+            self._made.metrics.begin(within=progress.done > 0)
         if not self._execution.begin_epoch(iterator, ours):
             worker = self._meetings.replicas.index
             raise no_batch(worker, progress.epoch)
@@ -93,15 +97,31 @@ class Steps:
         """Keeps the cap in epochs, where their length is not known."""
         every, loop = self._made.cap, self._loop
         due = every and (self._progress.epoch + 1) % max(1, round(every)) == 0
-        if due and int(loop.interval) and not loop.nothing_to_average:
-            if not bool(loop.synchronise()):
-                self.raise_bad_drift()
-            self._record.synchronised("interval")
+        if self._progress.diverged or not due:
+            return
+        if int(loop.interval) and not loop.nothing_to_average:
+            if bool(loop.synchronise()):
+                self._record.synchronised("interval")
+            else:
+                self.end_diverged()
 
-    def raise_bad_drift(self) -> None:
-        """Raises FloatingPointError; all workers must."""
-        self._meetings.settled = True
-        self._loop.raise_bad_drift()
+    def end_diverged(self) -> None:
+        """Ends training, as a drift is not finite; all workers must.
+
+        Raises:
+          FloatingPointError: unless TerminateOnNaN ends it.
+        """
+        progress = self._progress
+        if not progress.ends_on_nan:
+            self._meetings.settled = True
+            self._loop.raise_bad_drift()
+        if not progress.diverged:
+            try:
+                self._loop.raise_bad_drift()
+            except FloatingPointError as error:
+                if self._meetings.replicas.is_chief:
+                    logging.warning("TerminateOnNaN: %s", error)
+        progress.diverged = progress.over = self._model.stop_training = True
 
     def _do(
         self, do: Callable[[int], Done], error: Exception | None = None
@@ -132,10 +152,10 @@ class Steps:
     def _note(self, done: Done, error: Exception | None) -> None:
         """Writes down what some steps did, and meets if one has called."""
         if not done.finite:
-            self.raise_bad_drift()
+            self.end_diverged()
         if error is None:  # such as a full disk, on which nothing can be kept
             self._record.steps(self._execution.step, done)
-        if done.called:
+        if done.called and not (self._progress.diverged and error is None):
             self._progress.over = True
             if error is None:
                 self._meet()
