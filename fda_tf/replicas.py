@@ -11,7 +11,9 @@ import copy
 import faulthandler
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +22,14 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf.processes import context, environment, lost, own_address, rendezvous
+from fda_tf.processes import (
+    context,
+    environment,
+    lost,
+    own_address,
+    rendezvous,
+    slurm,
+)
 from fda_tf.processes.patience import Patience
 from fda_tf.saving.preemption import Preempted
 
@@ -54,6 +63,7 @@ class Replicas:
         self._strategy = strategy
         self._sums: dict[Any, Any] = {}  # a compiled sum for each signature
         self._alone = False  # no exchange is possible any more
+        self._pid = os.getpid()
         self._patience = Patience(timeout, self._lose_patience)
 
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -148,7 +158,7 @@ class Replicas:
         Args:
           error: what ends this worker; they say it, too.
         """
-        if self.count == 1 or self._alone:
+        if self.count == 1 or self._alone or self.is_forked:
             return
         self._alone = True
         # Of an error that all raise, some may yet have to hear.
@@ -181,7 +191,18 @@ class Replicas:
         """
         if self.count == 1:
             return contextlib.nullcontext()
+        if self.is_forked:
+            raise RuntimeError(
+                f"Process {os.getpid()} was forked from worker {self.index} "
+                "and cannot exchange anything with the others. Train in the "
+                "process that called fda_tf.connect()."
+            )
         return self._patience.waiting(progress)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a child of the one that joined the job."""
+        return os.getpid() != self._pid
 
     def _lose_patience(self) -> None:
         context.abort_exchanges(lost.waited(self.timeout))
@@ -277,12 +298,14 @@ def connect(
         context.check_unused()
         with rendezvous.listen(addresses[index]) as listener:  # is it free?
             host, own_port = listener.getsockname()[:2]
+        environment.bypass_proxy(addresses, os.environ)
         # What can fail here comes first: from the meeting on others wait.
         context.configure_heartbeat(cluster)
         context.take_own_gpu(addresses, index)
         rendezvous.meet(addresses, index, start_timeout)
         with _exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
+            _take_back_sigterm()
             _refuse_other_strategies()
             closed = own_address.close_others(host, own_port)
             replicas = Replicas(index, addresses, strategy, timeout)
@@ -311,27 +334,13 @@ def current() -> Replicas:
     return Replicas()
 
 
-def read_slurm(port: int = 0) -> tuple[dict[str, list[str]], str, int]:
-    """Returns (cluster, job, task index) of the SLURM step we are in."""
-    tasks = environment.slurm_tasks()
-    job = int(os.environ.get("SLURM_JOB_ID", 0))
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        port_base=port or 12000 + job * 64 % 20000,
-        gpus_per_node=tasks,  # with none, the resolver divides by zero
-        gpus_per_task=1,
-        auto_set_gpu=False,
-    )
-    cluster = resolver.cluster_spec().as_dict()
-    kind, task = resolver.get_task_info()
-    return cluster, kind, task
-
-
 def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
     """Returns (cluster, job, task index) that the environment tells of."""
     if os.environ.get("TF_CONFIG"):
         return environment.read_tf_config(os.environ["TF_CONFIG"])
     if environment.slurm_tasks() > 1:
-        return read_slurm(port)
+        job = environment.slurm_number("SLURM_JOB_ID", os.environ, "0")
+        return slurm.read(os.environ, port or 12000 + job * 64 % 20000)
     return {"worker": [""]}, "worker", 0
 
 
@@ -350,6 +359,8 @@ def _exit_after(seconds: float) -> Iterator[None]:
 
 def _tell_at_exit(replicas: Replicas) -> None:
     """Tells the others, who may wait for us, of the error that ends us."""
+    if replicas.is_forked:
+        return
     error = getattr(sys, "last_value", None)  # that nobody has caught
     if error is None:
         if not replicas.used:
@@ -404,6 +415,16 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
             "one worker with one GPU. Set CUDA_VISIBLE_DEVICES for each."
         )
     return strategy
+
+
+def _take_back_sigterm() -> None:
+    """Lets SIGTERM do again what it did before TensorFlow joined the job.
+
+    TensorFlow's own handler ignores it, in every child process, too.
+    """
+    if threading.current_thread() is threading.main_thread():
+        before = signal.getsignal(signal.SIGTERM)  # as Python knows it
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _refuse_other_strategies() -> None:

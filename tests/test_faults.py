@@ -283,7 +283,7 @@ def test_sigterm_saves_and_the_next_launch_goes_on(
         run.wait_for_step(FAULT)
         run.all[0].process.terminate()
         (output,) = run.end(since=time.time())
-        assert run.codes() == [0], output
+        assert run.codes() == [143], output
         assert_says(output, "got SIGTERM and passed it on: the workers have 30")
         stopped = max(run.steps(0))
         assert stopped < LAST

@@ -324,7 +324,7 @@ class Fit:
             raise
 
     def _tell(self, error: Exception) -> None:
-        if self.replicas.count == 1:
+        if self.replicas.count == 1 or self.replicas.is_forked:
             return
         if self._steps is not None and self._progress.in_steps:
             # What else goes wrong is not to hide what did first.
