@@ -138,6 +138,8 @@ class Replicas:
             if words is None:
                 raise
             told = RuntimeError(words)
+            if lost.is_others(error):
+                lost.known(told, lost.NOBODY)
             if lost.is_late(error):  # they are there, and hear it
                 self.give_up(told)
             self._alone = True
@@ -145,11 +147,11 @@ class Replicas:
         except Preempted:
             raise  # all end so, as they have agreed
         except (SystemExit, KeyboardInterrupt) as error:
-            if getattr(error, "code", 1):
+            if getattr(error, "code", 1) and lost.shown_by(error) is None:
                 self.give_up(error)
             raise
 
-    def give_up(self, error: BaseException) -> None:
+    def give_up(self, error: BaseException, shown: bool = False) -> None:
         """Ends all other workers, by what they learn wherever they wait.
 
         For an error that they cannot hear of at an exchange, after which no
@@ -157,6 +159,7 @@ class Replicas:
 
         Args:
           error: what ends this worker; they say it, too.
+          shown: whether this worker has shown it already.
         """
         if self.count == 1 or self._alone or self.is_forked:
             return
@@ -164,7 +167,7 @@ class Replicas:
         # Of an error that all raise, some may yet have to hear.
         time.sleep(LAST_WORDS_SECONDS)
         # Where the chief is cut off, TensorFlow tries for ever.
-        with _exit_after(TELLING_SECONDS):
+        with _exit_after(TELLING_SECONDS, quiet=shown):
             context.tell_all(lost.last_words(self.index, error))
 
     def sums(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -313,6 +316,7 @@ def connect(
         _warn_of_strangers(replicas, closed)
         atexit.register(_tell_at_exit, replicas)
         _watch_fits(replicas)
+        sys.excepthook = _show_once(replicas, sys.excepthook)
     _connected.append(replicas)
     return replicas
 
@@ -345,12 +349,17 @@ def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
 
 
 @contextlib.contextmanager
-def _exit_after(seconds: float) -> Iterator[None]:
+def _exit_after(seconds: float, quiet: bool = False) -> Iterator[None]:
     """Ends the process, unless what is inside ends in time.
 
     Should a worker die while the others join it, only this still ends them.
+
+    Args:
+      seconds: until then.
+      quiet: whether it then does not show where it was.
     """
-    faulthandler.dump_traceback_later(seconds, exit=True)
+    where = {"file": open(os.devnull, "w")} if quiet else {}
+    faulthandler.dump_traceback_later(seconds, exit=True, **where)
     try:
         yield
     finally:
@@ -372,7 +381,8 @@ def _tell_at_exit(replicas: Replicas) -> None:
                 replicas.count,
             )
         return
-    replicas.give_up(error)
+    if lost.shown_by(error) is None:
+        replicas.give_up(error, shown=True)
     # TensorFlow may take a minute to end its datasets: tf.data's threads can
     # miss that they are to end, and then sleep on. Others wait for this end.
     faulthandler.dump_traceback_later(
@@ -384,6 +394,23 @@ def _watch_fits(replicas: Replicas) -> None:
     from fda_tf.keras_fit import forgotten  # which imports this file
 
     forgotten.watch_callbacks(replicas)
+
+
+def _show_once(replicas: Replicas, show: Callable) -> Callable:
+    """Returns a hook that shows where an error was on one worker only.
+
+    Args:
+      replicas: the processes of the job.
+      show: the hook before, which shows an error that no script has caught.
+    """
+
+    def hook(kind, error, traceback):
+        if lost.shown_by(error) in (None, replicas.index):
+            show(kind, error, traceback)
+        else:
+            sys.stderr.write(f"{kind.__name__}: {error}\n")
+
+    return hook
 
 
 def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:

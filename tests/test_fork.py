@@ -82,15 +82,15 @@ def test_children_train_and_sigterm_saves_and_ends_them_all(tmp_path):
         pids = [read(tmp_path / f"pids-{k}") for k in (0, 1)]
         assert trains and all(pids) and launcher.poll() is None
         leaders = [worker for worker, *_ in pids]
-        # A pool, the data's, one that is deaf and what watches semaphores.
-        assert all(len(session(leader)) >= 6 for leader in leaders)
+        # Besides the worker a pool of two and one that is deaf, at least.
+        assert all(len(session(leader)) >= 4 for leader in leaders)
         os.kill(leaders[1], signal.SIGTERM)
         output, _ = launcher.communicate(timeout=120)
     finally:
         launcher.kill()
     assert launcher.returncode == 143, output[-3000:]
     assert "all workers have saved step" in output
-    assert "restart" not in output and "exit code" not in output
+    assert "restart 1" not in output and "exit code" not in output
     assert fda_tf.Checkpoint(tmp_path / "saved").steps()
     assert launched.eventually(lambda: not any(map(session, leaders)), 5)
     assert_all_steps(tmp_path, QUICK)

@@ -104,7 +104,7 @@ def launch(
     outlives this process, even if it is killed.
 
     Processes that a worker has started, such as a `multiprocessing.Pool`, are
-    killed when the workers have ended.
+    killed when the workers have ended; not if this process is killed itself.
 
     Args:
       command: the program and its arguments.
