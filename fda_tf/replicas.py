@@ -8,7 +8,6 @@ mean of tensors over the processes, and a few eager conveniences made of it.
 import atexit
 import contextlib
 import copy
-import faulthandler
 import json
 import os
 import signal
@@ -24,6 +23,7 @@ from absl import logging
 
 from fda_tf.processes import (
     context,
+    ending,
     environment,
     lost,
     own_address,
@@ -167,7 +167,7 @@ class Replicas:
         # Of an error that all raise, some may yet have to hear.
         time.sleep(LAST_WORDS_SECONDS)
         # Where the chief is cut off, TensorFlow tries for ever.
-        with _exit_after(TELLING_SECONDS, quiet=shown):
+        with ending.exit_after(TELLING_SECONDS, quiet=shown):
             context.tell_all(lost.last_words(self.index, error))
 
     def sums(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -252,7 +252,6 @@ class Replicas:
 
 LAST_WORDS_SECONDS = 0.5
 TELLING_SECONDS = 5.0
-END_SECONDS = 10.0  # of a process that has failed
 
 _connected: list[Replicas] = []
 
@@ -306,7 +305,7 @@ def connect(
         context.configure_heartbeat(cluster)
         context.take_own_gpu(addresses, index)
         rendezvous.meet(addresses, index, start_timeout)
-        with _exit_after(start_timeout):
+        with ending.exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
             _take_back_sigterm()
             _refuse_other_strategies()
@@ -314,9 +313,9 @@ def connect(
             replicas = Replicas(index, addresses, strategy, timeout)
             replicas.sum(1)  # everyone is there
         _warn_of_strangers(replicas, closed)
-        atexit.register(_tell_at_exit, replicas)
+        atexit.register(ending.tell_at_exit, replicas)
         _watch_fits(replicas)
-        sys.excepthook = _show_once(replicas, sys.excepthook)
+        sys.excepthook = ending.show_once(replicas, sys.excepthook)
     _connected.append(replicas)
     return replicas
 
@@ -348,69 +347,10 @@ def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
     return {"worker": [""]}, "worker", 0
 
 
-@contextlib.contextmanager
-def _exit_after(seconds: float, quiet: bool = False) -> Iterator[None]:
-    """Ends the process, unless what is inside ends in time.
-
-    Should a worker die while the others join it, only this still ends them.
-
-    Args:
-      seconds: until then.
-      quiet: whether it then does not show where it was.
-    """
-    where = {"file": open(os.devnull, "w")} if quiet else {}
-    faulthandler.dump_traceback_later(seconds, exit=True, **where)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def _tell_at_exit(replicas: Replicas) -> None:
-    """Tells the others, who may wait for us, of the error that ends us."""
-    if replicas.is_forked:
-        return
-    error = getattr(sys, "last_value", None)  # that nobody has caught
-    if error is None:
-        if not replicas.used:
-            logging.warning(
-                "Worker %d of %d has trained with none of the others: nothing "
-                "was averaged. Give model.fit the callback fda_tf.FDA(...), on "
-                "every worker.",
-                replicas.index,
-                replicas.count,
-            )
-        return
-    if lost.shown_by(error) is None:
-        replicas.give_up(error, shown=True)
-    # TensorFlow may take a minute to end its datasets: tf.data's threads can
-    # miss that they are to end, and then sleep on. Others wait for this end.
-    faulthandler.dump_traceback_later(
-        END_SECONDS, exit=True, file=open(os.devnull, "w")
-    )
-
-
 def _watch_fits(replicas: Replicas) -> None:
     from fda_tf.keras_fit import forgotten  # which imports this file
 
     forgotten.watch_callbacks(replicas)
-
-
-def _show_once(replicas: Replicas, show: Callable) -> Callable:
-    """Returns a hook that shows where an error was on one worker only.
-
-    Args:
-      replicas: the processes of the job.
-      show: the hook before, which shows an error that no script has caught.
-    """
-
-    def hook(kind, error, traceback):
-        if lost.shown_by(error) in (None, replicas.index):
-            show(kind, error, traceback)
-        else:
-            sys.stderr.write(f"{kind.__name__}: {error}\n")
-
-    return hook
 
 
 def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:

@@ -13,7 +13,7 @@ from absl import logging
 
 import fda_tf
 from fda_tf import replicas
-from fda_tf.processes import context, lost, rendezvous
+from fda_tf.processes import context, ending, lost, rendezvous
 
 LOCAL = ["127.0.0.1:1", "localhost:2", "[::1]:3"]
 FAR = ["127.0.0.1:1", "host1:1", "127.0.0.1:2"]
@@ -160,11 +160,11 @@ def test_a_start_that_goes_well_leaves_no_timer(join, alarms):
 def test_a_forgotten_callback_is_told_of_at_the_end(join, warnings):
     two = join(LOCAL[:2], 1)
     del warnings[:]
-    replicas._tell_at_exit(two)
+    ending.tell_at_exit(two)
     (said,) = warnings
     assert said.startswith("Worker 1 of 2 has trained with none of the others")
     two.used = True
-    replicas._tell_at_exit(two)
+    ending.tell_at_exit(two)
     assert warnings == [said]
 
 
