@@ -12,6 +12,7 @@ from fda_tf import replicas as replicas_lib
 from fda_tf.groups import Group, groups_of
 from fda_tf.plan import Plan, takes_plan
 from fda_tf.processes import agreement
+from fda_tf.processes.lost import known
 from fda_tf.words import from_words, to_words
 from fda_tf.worker import Worker
 from fda_tf.workers import Workers, shared
@@ -233,12 +234,13 @@ class Cluster(Workers):
     def agree(self, stop, error=None):
         flags = self.replicas.gather(np.int32([stop, error is not None]))
         if error is not None:
-            raise error
+            raise known(error, shown_by=self.replicas.index)
         for k in np.flatnonzero(flags[:, 1]):
-            raise RuntimeError(
+            error = RuntimeError(
                 f"Worker {k} failed in its on_evaluation; all workers stop. "
                 "Its own output says why."
             )
+            raise known(error, shown_by=int(k))
         return bool(flags[:, 0].any())
 
 

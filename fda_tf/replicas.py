@@ -8,10 +8,11 @@ mean of tensors over the processes, and a few eager conveniences made of it.
 import atexit
 import contextlib
 import copy
-import faulthandler
 import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,7 +21,15 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf.processes import context, environment, lost, own_address, rendezvous
+from fda_tf.processes import (
+    context,
+    ending,
+    environment,
+    lost,
+    own_address,
+    rendezvous,
+    slurm,
+)
 from fda_tf.processes.patience import Patience
 from fda_tf.saving.preemption import Preempted
 
@@ -54,6 +63,7 @@ class Replicas:
         self._strategy = strategy
         self._sums: dict[Any, Any] = {}  # a compiled sum for each signature
         self._alone = False  # no exchange is possible any more
+        self._pid = os.getpid()
         self._patience = Patience(timeout, self._lose_patience)
 
     def __deepcopy__(self, memo: dict) -> "Replicas":
@@ -132,6 +142,8 @@ class Replicas:
             if words is None:
                 raise
             told = RuntimeError(words)
+            if lost.is_others(error):
+                lost.known(told, lost.NOBODY)
             if lost.is_late(error):  # they are there, and hear it
                 self.give_up(told)
             self._alone = True
@@ -139,11 +151,11 @@ class Replicas:
         except Preempted:
             raise  # all end so, as they have agreed
         except (SystemExit, KeyboardInterrupt) as error:
-            if getattr(error, "code", 1):
+            if getattr(error, "code", 1) and lost.shown_by(error) is None:
                 self.give_up(error)
             raise
 
-    def give_up(self, error: BaseException) -> None:
+    def give_up(self, error: BaseException, shown: bool = False) -> None:
         """Ends all other workers, by what they learn wherever they wait.
 
         For an error that they cannot hear of at an exchange, after which no
@@ -151,14 +163,15 @@ class Replicas:
 
         Args:
           error: what ends this worker; they say it, too.
+          shown: whether this worker has shown it already.
         """
-        if self.count == 1 or self._alone:
+        if self.count == 1 or self._alone or self.is_forked:
             return
         self._alone = True
         # Of an error that all raise, some may yet have to hear.
         time.sleep(LAST_WORDS_SECONDS)
         # Where the chief is cut off, TensorFlow tries for ever.
-        with _exit_after(TELLING_SECONDS):
+        with ending.exit_after(TELLING_SECONDS, quiet=shown):
             context.tell_all(lost.last_words(self.index, error))
 
     def sums(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
@@ -185,7 +198,18 @@ class Replicas:
         """
         if self.count == 1:
             return contextlib.nullcontext()
+        if self.is_forked:
+            raise RuntimeError(
+                f"Process {os.getpid()} was forked from worker {self.index} "
+                "and cannot exchange anything with the others. Train in the "
+                "process that called fda_tf.connect()."
+            )
         return self._patience.waiting(progress)
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a child of the one that joined the job."""
+        return os.getpid() != self._pid
 
     def _lose_patience(self) -> None:
         context.abort_exchanges(lost.waited(self.timeout))
@@ -232,7 +256,6 @@ class Replicas:
 
 LAST_WORDS_SECONDS = 0.5
 TELLING_SECONDS = 5.0
-END_SECONDS = 10.0  # of a process that has failed
 
 _connected: list[Replicas] = []
 
@@ -281,19 +304,22 @@ def connect(
         context.check_unused()
         with rendezvous.listen(addresses[index]) as listener:  # is it free?
             host, own_port = listener.getsockname()[:2]
+        environment.bypass_proxy(addresses, os.environ)
         # What can fail here comes first: from the meeting on others wait.
         context.configure_heartbeat(cluster)
         context.take_own_gpu(addresses, index)
         rendezvous.meet(addresses, index, start_timeout)
-        with _exit_after(start_timeout):
+        with ending.exit_after(start_timeout):
             strategy = _strategy(cluster, job, task)
+            _take_back_sigterm()
             _refuse_other_strategies()
             closed = own_address.close_others(host, own_port)
             replicas = Replicas(index, addresses, strategy, timeout)
             replicas.sum(1)  # everyone is there
         _warn_of_strangers(replicas, closed)
-        atexit.register(_tell_at_exit, replicas)
+        atexit.register(ending.tell_at_exit, replicas)
         _watch_fits(replicas)
+        sys.excepthook = ending.show_once(replicas, sys.excepthook)
     _connected.append(replicas)
     return replicas
 
@@ -315,62 +341,14 @@ def current() -> Replicas:
     return Replicas()
 
 
-def read_slurm(port: int = 0) -> tuple[dict[str, list[str]], str, int]:
-    """Returns (cluster, job, task index) of the SLURM step we are in."""
-    tasks = environment.slurm_tasks()
-    job = int(os.environ.get("SLURM_JOB_ID", 0))
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-        port_base=port or 12000 + job * 64 % 20000,
-        gpus_per_node=tasks,  # with none, the resolver divides by zero
-        gpus_per_task=1,
-        auto_set_gpu=False,
-    )
-    cluster = resolver.cluster_spec().as_dict()
-    kind, task = resolver.get_task_info()
-    return cluster, kind, task
-
-
 def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
     """Returns (cluster, job, task index) that the environment tells of."""
     if os.environ.get("TF_CONFIG"):
         return environment.read_tf_config(os.environ["TF_CONFIG"])
     if environment.slurm_tasks() > 1:
-        return read_slurm(port)
+        job = environment.slurm_number("SLURM_JOB_ID", os.environ, "0")
+        return slurm.read(os.environ, port or 12000 + job * 64 % 20000)
     return {"worker": [""]}, "worker", 0
-
-
-@contextlib.contextmanager
-def _exit_after(seconds: float) -> Iterator[None]:
-    """Ends the process, unless what is inside ends in time.
-
-    Should a worker die while the others join it, only this still ends them.
-    """
-    faulthandler.dump_traceback_later(seconds, exit=True)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-
-
-def _tell_at_exit(replicas: Replicas) -> None:
-    """Tells the others, who may wait for us, of the error that ends us."""
-    error = getattr(sys, "last_value", None)  # that nobody has caught
-    if error is None:
-        if not replicas.used:
-            logging.warning(
-                "Worker %d of %d has trained with none of the others: nothing "
-                "was averaged. Give model.fit the callback fda_tf.FDA(...), on "
-                "every worker.",
-                replicas.index,
-                replicas.count,
-            )
-        return
-    replicas.give_up(error)
-    # TensorFlow may take a minute to end its datasets: tf.data's threads can
-    # miss that they are to end, and then sleep on. Others wait for this end.
-    faulthandler.dump_traceback_later(
-        END_SECONDS, exit=True, file=open(os.devnull, "w")
-    )
 
 
 def _watch_fits(replicas: Replicas) -> None:
@@ -408,6 +386,16 @@ def _strategy(cluster, job, task) -> tf.distribute.Strategy:
             "one worker with one GPU. Set CUDA_VISIBLE_DEVICES for each."
         )
     return strategy
+
+
+def _take_back_sigterm() -> None:
+    """Lets SIGTERM do again what it did before TensorFlow joined the job.
+
+    TensorFlow's own handler ignores it, in every child process, too.
+    """
+    if threading.current_thread() is threading.main_thread():
+        before = signal.getsignal(signal.SIGTERM)  # as Python knows it
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _refuse_other_strategies() -> None:

@@ -17,6 +17,7 @@ from fda_tf import checking, thetas, vectors
 from fda_tf.checking import Check
 from fda_tf.exchange import Exchange
 from fda_tf.groups import Group
+from fda_tf.processes.lost import known
 from fda_tf.server import Average
 from fda_tf.sync import Clock
 from fda_tf.worker import Snapshot
@@ -382,14 +383,15 @@ class Loop:
         looked = int(self.interval)
         since = f"one of the last {looked} steps" if looked > 1 else "this step"
         when = "" if self.monitor else f" (it was in {since})"
-        if not bad:
-            raise FloatingPointError(f"Step {step}: {self._what_else_is_bad()}")
-        raise FloatingPointError(
-            f"Step {step}: the drift of worker {', '.join(map(str, bad))} is "
-            f"NaN or infinite{when}; all workers stop. Lower the learning "
-            "rate, clip the gradients (clipnorm=), or look at that worker's "
-            "data."
+        words = (
+            f"the drift of worker {', '.join(map(str, bad))} is NaN or "
+            f"infinite{when}; all workers stop. Lower the learning rate, clip "
+            "the gradients (clipnorm=), or look at that worker's data."
+            if bad
+            else self._what_else_is_bad()
         )
+        error = FloatingPointError(f"Step {step}: {words}")
+        raise known(error, shown_by=min(bad, default=0))
 
     def _what_else_is_bad(self) -> str:
         if not bool(self._state_is_finite):

@@ -22,6 +22,8 @@ def main(words: list[str]) -> int:
         "SLURM_STEP_NUM_TASKS": str(count),
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_TASKS_PER_NODE": str(count),
+        "SLURM_NODEID": "0",
+        "SLURM_DISTRIBUTION": "block",
     }
     tasks = [
         subprocess.Popen(

@@ -75,10 +75,10 @@ class Run:
             )
         return self
 
-    def launcher(self, *flags):
-        """Starts both workers by the launcher, whose flags these are."""
+    def launcher(self, *flags, **extra):
+        """Starts both workers by the launcher, with flags and variables."""
         command = [sys.executable, "-m", "fda_tf.launch", "--workers=2", *flags]
-        self.all.append(Process([*command, *self.words], {}))
+        self.all.append(Process([*command, *self.words], extra))
         return self
 
     def __enter__(self):

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -22,8 +23,8 @@ def environment(**extra):
 def run_workers(script, arguments, extras, seconds):
     """Runs a script once for each extra environment; returns [(code, output)].
 
-    Every process that is not through in time is killed, by its own pid; its
-    code is then None.
+    Every process that is not through in time is killed, with the processes
+    that it has started; its code is then None.
     """
     started = [
         subprocess.Popen(
@@ -32,6 +33,7 @@ def run_workers(script, arguments, extras, seconds):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         for extra in extras
     ]
@@ -43,7 +45,7 @@ def run_workers(script, arguments, extras, seconds):
             output, _ = process.communicate(timeout=left)
             results.append((process.returncode, output))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             results.append((None, process.communicate()[0]))
     return results
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 import fda_tf
 from fda_tf import data
 from fda_tf.processes import agreement
+from fda_tf.processes.lost import shown_by
 from fda_tf.worker import Worker
 
 layers, losses = keras.layers, keras.losses
@@ -240,6 +241,10 @@ def test_an_own_error_is_told_whatever_becomes_of_the_others():
     agreement.tell(Pair({"theta": 1}), KeyError("mine"))
     agreement.tell(Pair({"error": "theirs"}), KeyError("mine"))
     agreement.tell(Pair(error=lost()), KeyError("mine"))
+    for theirs, first in (({"error": "KeyError: 'mine'"}, 0), ({"a": 1}, 1)):
+        error = KeyError("mine")
+        agreement.tell(Pair(theirs), error)
+        assert shown_by(error) == first
     with pytest.raises(ValueError, match="is not compiled"):
         fda_tf.train(
             keras.Sequential([layers.Dense(1)]),

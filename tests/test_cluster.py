@@ -234,9 +234,10 @@ def test_slurm_gives_each_task_its_place(monkeypatch):
         "SLURM_STEP_TASKS_PER_NODE": "2,1",
         "SLURM_JOB_ID": "7",
     }
+    monkeypatch.delenv("TF_CONFIG", raising=False)
     for name, value in step.items():
         monkeypatch.setenv(name, value)
-    cluster, job, task = replicas.read_slurm()
+    cluster, job, task = replicas._find_job(port=0)
     assert cluster == {"worker": ["n1:12448", "n1:12449", "n2:12448"]}
     assert (job, task) == ("worker", 2)
 
@@ -247,6 +248,7 @@ def test_slurm_joins_the_tasks_of_a_step():
         "SLURM_STEP_NUM_TASKS": "2",
         "SLURM_STEP_NODELIST": "localhost",
         "SLURM_STEP_TASKS_PER_NODE": "2",
+        "http_proxy": "http://127.0.0.1:9",  # nobody listens there
     }
     tasks = [step | {"SLURM_PROCID": str(k)} for k in range(2)]
     results = processes.run_workers(

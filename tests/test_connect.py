@@ -2,7 +2,10 @@
 
 import faulthandler
 import json
+import os
+import signal
 import socket
+import sys
 
 import pytest
 import tensorflow as tf
@@ -10,7 +13,7 @@ from absl import logging
 
 import fda_tf
 from fda_tf import replicas
-from fda_tf.processes import context, rendezvous
+from fda_tf.processes import context, ending, lost, rendezvous
 
 LOCAL = ["127.0.0.1:1", "localhost:2", "[::1]:3"]
 FAR = ["127.0.0.1:1", "host1:1", "127.0.0.1:2"]
@@ -32,12 +35,16 @@ def join(monkeypatch):
         monkeypatch.setattr(replicas, "_connected", [])
         return fda_tf.connect(start_timeout=60)
 
+    shown = []
+    connect.shown = shown
+    monkeypatch.setenv("no_grpc_proxy", "")  # which is put back
     monkeypatch.setattr(context, "check_unused", lambda: None)
     monkeypatch.setattr(context, "configure_heartbeat", lambda cluster: None)
     monkeypatch.setattr(rendezvous, "listen", free_port)
     monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
     monkeypatch.setattr(replicas, "_strategy", lambda *_: None)
     monkeypatch.setattr(replicas.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(sys, "excepthook", lambda *_: shown.append(True))
     return connect
 
 
@@ -153,9 +160,40 @@ def test_a_start_that_goes_well_leaves_no_timer(join, alarms):
 def test_a_forgotten_callback_is_told_of_at_the_end(join, warnings):
     two = join(LOCAL[:2], 1)
     del warnings[:]
-    replicas._tell_at_exit(two)
+    ending.tell_at_exit(two)
     (said,) = warnings
     assert said.startswith("Worker 1 of 2 has trained with none of the others")
     two.used = True
-    replicas._tell_at_exit(two)
+    ending.tell_at_exit(two)
     assert warnings == [said]
+
+
+@pytest.mark.parametrize(
+    "shown_by, whole", [(None, True), (1, True), (0, False), (-1, False)]
+)
+def test_one_worker_shows_where_an_error_was(join, capfd, shown_by, whole):
+    join(LOCAL, 1)
+    error = ValueError("of all")
+    if shown_by is not None:
+        lost.known(error, shown_by)
+    sys.excepthook(ValueError, error, None)
+    assert bool(join.shown) == whole
+    assert (capfd.readouterr().err == "ValueError: of all\n") != whole
+
+
+def test_sigterm_does_what_it_did_before_tensorflow(join, monkeypatch):
+    def swallow(*_):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        monkeypatch.setattr(signal, "getsignal", lambda _: print)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(replicas, "_strategy", swallow)
+    join(LOCAL, 1)
+    monkeypatch.undo()
+    assert signal.signal(signal.SIGTERM, before) is print
+
+
+def test_the_workers_are_reached_without_a_proxy(join, monkeypatch):
+    monkeypatch.setenv("no_grpc_proxy", "x")
+    join(LOCAL, 1)
+    assert os.environ["no_grpc_proxy"] == "x,127.0.0.1,localhost,::1"

@@ -253,13 +253,11 @@ def test_only_the_job_s_pods_reach_its_port(manifest):
 
 def test_the_code_in_the_page_is_code():
     page = (DOCS / "deploy.md").read_text()
-    blocks = re.findall(r"^( *)```(\w+)\n(.*?)```", page, re.DOTALL | re.M)
-    assert {language for _, language, _ in blocks} == {"sh", "python"}
-    for _, language, code in blocks:
-        if language == "python":
-            compile(code.replace(", ...)", ")"), "deploy.md", "exec")
-        else:
-            subprocess.run(["bash", "-n"], input=code, text=True, check=True)
+    blocks = re.findall(r"^ *```(\w+)\n(.*?)```", page, re.DOTALL | re.M)
+    assert blocks
+    for language, code in blocks:
+        assert language == "sh"
+        subprocess.run(["bash", "-n"], input=code, text=True, check=True)
     subprocess.run(["bash", "-n", str(SBATCH)], check=True)
 
 

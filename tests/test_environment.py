@@ -33,6 +33,10 @@ def tf_config(workers=("a:1", "b:1"), index=0, job="worker", **others):
             '"task": {"type": "chief", "index": 0}}',
             ({"worker": [], "chief": ["a:1"]}, "chief", 0),
         ),
+        (  # jobs without tasks
+            tf_config(ps=[], chief=[], evaluator=[]),
+            ({"worker": ["a:1", "b:1"]}, "worker", 0),
+        ),
     ],
 )
 def test_tf_config_is_read(text, expected):
@@ -55,6 +59,12 @@ def test_tf_config_is_read(text, expected):
         (tf_config(["a"]), "the address 'a'; expected host:port"),
         (tf_config([":1"]), "the address ':1'; expected host:port"),
         (tf_config(["a:1.5"]), "expected host:port"),
+        (tf_config([" a:1"]), "' a:1'; expected host:port without blanks"),
+        (tf_config(["a :1"]), "'a :1'; expected host:port without blanks"),
+        (tf_config(["a\u00a0b:1"]), "expected host:port without blanks"),
+        (tf_config(["a:1 "]), "'a:1 '; expected host:port"),
+        (tf_config(["a: 1"]), "'a: 1'; expected host:port"),
+        (tf_config(chief=[], ps=["c:1"]), "'ps': 1}; expected 'worker', and"),
         (tf_config(["a:\u00b2"]), "expected host:port"),
         (tf_config(["::1:22"]), r"brackets, such as \[::1\]:2222"),
         (tf_config(["a:0"]), "'a:0'; expected a port of 1 to 65535"),
@@ -129,6 +139,22 @@ def test_a_local_id_that_is_no_number_is_refused():
     environ = STEP | {"SLURM_LOCALID": "first"}
     with pytest.raises(ValueError, match="SLURM_LOCALID is 'first'; expected"):
         environment.own_gpu(JOB, 0, 2, environ)
+
+
+# --- Proxies
+
+
+@pytest.mark.parametrize(
+    "environ, expected",
+    [
+        ({}, "a,::1"),
+        ({"no_proxy": "x,a"}, "x,a,::1"),
+        ({"no_grpc_proxy": "y", "no_proxy": "x"}, "y,a,::1"),
+    ],
+)
+def test_workers_need_no_proxy(environ, expected):
+    environment.bypass_proxy(["a:1", "a:2", "[::1]:1"], environ)
+    assert environ["no_grpc_proxy"] == expected
 
 
 # --- Addresses, where workers meet

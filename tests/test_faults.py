@@ -283,7 +283,7 @@ def test_sigterm_saves_and_the_next_launch_goes_on(
         run.wait_for_step(FAULT)
         run.all[0].process.terminate()
         (output,) = run.end(since=time.time())
-        assert run.codes() == [0], output
+        assert run.codes() == [143], output
         assert_says(output, "got SIGTERM and passed it on: the workers have 30")
         stopped = max(run.steps(0))
         assert stopped < LAST
@@ -294,6 +294,32 @@ def test_sigterm_saves_and_the_next_launch_goes_on(
             saved = stopped + 1  # its batch never ended: the process did
             expected = [n for n in range(1, LAST + 1) if n != saved]
             assert again.steps(1) == expected
+
+
+@pytest.mark.parametrize(
+    "fault, how, tracebacks, lines",
+    [
+        ("callback", "fit", 1, "Worker 1 failed; all workers stop: FaultErr"),
+        ("callback", "train", 1, "Worker 1 failed; all workers stop: FaultErr"),
+        ("exit", "fit", 0, "Worker 1 failed; all workers stop: SystemExit: 3"),
+        ("kill", "fit", 0, "Worker 0 lost worker 1"),
+        ("model", "fit", 1, "Worker 1 differs from worker 0 in"),
+    ],
+)
+def test_the_launcher_shows_where_it_was_once(
+    tmp_path, fault, how, tracebacks, lines
+):
+    with Run(tmp_path, fault=fault, how=how) as run:
+        run.launcher(TF_CPP_MIN_LOG_LEVEL="0")
+        (output,) = run.end()
+        assert output.count("Traceback (most recent") == tracebacks, output
+        # A chief may hear of a worker that was killed after 30 s only.
+        counts = {"model": (2,), "kill": (0, 1)}.get(fault, (1,))
+        says = rf"^(?:\[worker 1\] )?\w+Error: {lines}"
+        assert len(re.findall(says, output, re.M)) in counts, output
+        assert not re.search(r"^F0|Terminating|Fatal|\*\*\* ", output, re.M)
+        if how == "fit" and fault != "kill":  # all have agreed to end
+            assert "StartAbort" not in output
 
 
 # --- Errors, and other ways out

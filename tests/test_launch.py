@@ -11,7 +11,7 @@ import pytest
 from launched import command, eventually, runs
 
 from fda_tf import launch
-from fda_tf.launch import _group
+from fda_tf.launch import _group, _output
 
 HERE = pathlib.Path(__file__).parent
 SLEEPS = (
@@ -55,6 +55,12 @@ def launcher(tmp_path):
 def read(path):
     """What a worker wrote; nothing if it did not yet."""
     return path.read_text() if path.exists() else ""
+
+
+@pytest.fixture(autouse=True)
+def few_last_words(monkeypatch):
+    """Workers that sleep are not waited for."""
+    monkeypatch.setattr(_group, "LAST_WORDS_SECONDS", 1.0)
 
 
 # --- The first failure, in words
@@ -120,12 +126,20 @@ class Ended:
 
 @pytest.mark.parametrize(
     "codes, expected",
-    [([0, 0], None), ([None, 3], 1), ([4, 3], 0), ([1, 0, -9], 2)],
+    [
+        ([0, 0], None),
+        ([None, 3], 1),
+        ([4, 3], 0),
+        ([1, 0, -9], 2),
+        ([143, 0], None),
+        ([143, None], None),
+        ([143, 3], 1),
+    ],
 )
 def test_who_failed_first(codes, expected):
-    group = _group.Group(asked=[])
+    group = _group.Group([], _output.Output())
     group._processes = [Ended(code) for code in codes]
-    failure = group.wait()
+    failure = group.wait(0) or group.failure()
     assert (failure and failure.worker) == expected
 
 
@@ -167,6 +181,33 @@ def test_sigterm_ends_the_workers(launcher):
     assert "got SIGTERM and passed it on: the workers have 30 s" in err
     assert "was ended by signal 15 (SIGTERM)" in err and "restart 1" not in err
     assert not any(map(runs, pids))
+
+
+CHILDREN = (
+    "import subprocess\n"
+    "sleep = [sys.executable, '-c', 'import signal, time;' "
+    "'signal.signal(signal.SIGTERM, signal.SIG_IGN);'"
+    "'print(1, flush=True); time.sleep(600)']\n"
+    "child = subprocess.Popen(sleep, stdout=subprocess.PIPE)\n"
+    "child.stdout.read(2)\n"
+    "(folder / f'child{k}').write_text(str(child.pid))\n"
+)
+
+
+@pytest.mark.parametrize(
+    "ends, code", [("0", 0), ("3 * k", 3), ("time.sleep(600)", 143)]
+)
+def test_the_workers_children_end_with_them(ends, code, tmp_path):
+    # Worker 0, in the last case, has both told by the launcher: this process.
+    ready = "while len(list(folder.glob('child*'))) < 2: time.sleep(0.01)\n"
+    tell = "k or os.kill(os.getppid(), signal.SIGTERM)\n" * (code == 143)
+    words = command(tmp_path, CHILDREN + ready + tell + f"sys.exit({ends})\n")
+    try:
+        assert launch.launch(words, workers=2, max_restarts=0) == code
+    except SystemExit as ended:
+        assert ended.code == code
+    pids = [int((tmp_path / f"child{k}").read_text()) for k in (0, 1)]
+    assert eventually(lambda: not any(map(runs, pids)))
 
 
 @needs_linux

@@ -35,8 +35,9 @@ def handler(body):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    """The pause before a restart is short."""
+    """The pause before a restart is short, and so is the wait for others."""
     monkeypatch.setattr(launch, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(_group, "LAST_WORDS_SECONDS", 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -140,7 +141,7 @@ def test_one_that_does_not_end_is_killed(caplog, tmp_path):
     words = launched.command(tmp_path, body + ENDS)
     with pytest.raises(SystemExit) as ended:
         launch.launch(words, workers=2, max_restarts=3, grace=0.5)
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 128 + signal.SIGKILL
     assert "have 0.5 s to save" in caplog.messages[0]
     expected = "The launcher got SIGTERM; worker 1 was ended by signal 9"
     assert caplog.messages[1].startswith(expected)
@@ -178,3 +179,30 @@ def test_one_that_says_it_was_preempted_has_not_failed(tmp_path, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         launch.launch(words, workers=2, grace=60)
     assert ended.value.code == 143 and (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("others", ["time.sleep(0.3)", "exit(143)"])
+def test_a_preempted_worker_is_no_failure(others, caplog, tmp_path):
+    words = launched.command(tmp_path, f"exit(143) if k == 1 else {others}\n")
+    assert launch.launch(words, workers=3, max_restarts=3) == 143
+    assert not caplog.messages
+
+
+def test_one_that_cannot_save_is_told_from_one_that_has(caplog, tmp_path):
+    words = launched.command(tmp_path, handler("os._exit(202)") + ENDS)
+    with pytest.raises(SystemExit) as ended:
+        launch.launch(words, workers=2, max_restarts=3, grace=60)
+    assert ended.value.code == 202
+    assert "ended with exit code 202" in caplog.messages[-1]
+
+
+def test_one_that_hangs_after_a_preemption_is_killed(
+    caplog, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_group, "GRACE_SECONDS", 0.3)
+    words = launched.command(
+        tmp_path, IGNORES + "exit(143) if k else time.sleep(30)\n"
+    )
+    code = launch.launch(words, workers=2, max_restarts=3, grace=0.3)
+    assert code == 128 + signal.SIGKILL
+    assert not any("restart" in message for message in caplog.messages[:-1])

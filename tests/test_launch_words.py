@@ -37,11 +37,14 @@ def test_what_follows_the_script_is_its_own(words, expected, monkeypatch):
         return 5
 
     monkeypatch.setattr(launch, "launch", called)
-    flags = ["--workers=4", "--max_restarts", "2", "--grace=1.5"]
+    flags = ["--workers=4", "--max_restarts", "2", "--grace=1.5", "--quiet"]
+    flags += ["--log_dir=a"]
     assert command_line.main([*flags, *words.split()]) == 5
-    assert calls == [((expected, 4), {"max_restarts": 2, "grace": 1.5})]
+    given = {"max_restarts": 2, "grace": 1.5, "quiet": True, "log_dir": "a"}
+    assert calls == [((expected, 4), given)]
     assert command_line.main(["--workers=3", *words.split()]) == 5
-    assert calls[1] == ((expected, 3), {"max_restarts": 0, "grace": 30})
+    given = {"max_restarts": 0, "grace": 30, "quiet": False, "log_dir": None}
+    assert calls[1] == ((expected, 3), given)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,8 @@ def test_help_names_each_flag(capsys):
         command_line.main(["--help"])
     out = capsys.readouterr().out
     assert ended.value.code == 0
-    assert {"--workers", "--max_restarts", "--grace", "-m"} <= set(out.split())
+    names = "--workers --max_restarts --grace --quiet --log_dir -m"
+    assert set(names.split()) <= set(out.split())
     assert max(map(len, out.split("Starts one")[1].splitlines())) <= 80
 
 
@@ -182,3 +186,49 @@ def test_output_is_read_though_nobody_listens(monkeypatch):
     stream = io.BufferedReader(io.BytesIO(b"a\n" * 100_000))
     _output.Reader(stream, "").run()
     assert stream.closed
+
+
+# --- Quiet, and in files
+
+
+def test_quiet_shows_worker_0_and_the_end_of_what_fails(capfd, tmp_path):
+    words = launched.command(
+        tmp_path,
+        "print(k, 'starts', flush=True)\n"
+        "print('\\n' * _output_lines, end='')\n".replace(
+            "_output_lines", str(2 * _output.LAST_LINES)
+        )
+        + "time.sleep(k == 2)\n"
+        "if k == 1: raise KeyError('the cause')\n"
+        "time.sleep(30)\n",
+    )
+    assert launch.launch(words, workers=3, quiet=True) == 1
+    out = capfd.readouterr().out
+    assert "0 starts" in out and "1 starts" not in out
+    assert "[worker 1] KeyError: 'the cause'\n" in out
+    assert "[worker 2]" not in out
+    assert out.count("[worker 1] ") == _output.LAST_LINES
+
+
+def test_each_worker_has_a_file_of_its_own(capfd, tmp_path):
+    text = "\\r1/2\\b\\r2/2 \u00fc\\n"
+    words = launched.command(
+        tmp_path,
+        f"print(k, start, flush=True)\nprint('{text}', end='')\n"
+        "sys.stdout.flush()\nprint('err', file=sys.stderr)\n"
+        "time.sleep(0.5)\nexit(1 - start if k == 0 else 0)\n",
+    )
+    for quiet, starts in ((False, 1), (True, 2)):
+        code = launch.launch(
+            words, 2, max_restarts=1, quiet=quiet, log_dir=tmp_path / "a" / "b"
+        )
+        assert code == 0
+        out = capfd.readouterr().out
+        assert "0 1\n\r1/2\b\r2/2 \u00fc\nerr\n" in out
+        assert ("[worker 1] 2/2 \u00fc\n[worker 1] err" in out) != quiet
+        for k in range(2):
+            path = tmp_path / "a" / "b" / f"worker-{k}.log"
+            expected = "".join(
+                f"{k} {start}\n\r1/2\b\r2/2 \u00fc\nerr\n" for start in (0, 1)
+            )
+            assert path.read_bytes().decode() == expected * starts

@@ -13,6 +13,7 @@ import tensorflow as tf
 from launched import eventually
 
 import fda_tf
+from fda_tf.processes import context
 from fda_tf.saving.preemption import Preempted, Preemption
 
 
@@ -69,6 +70,83 @@ def test_other_threads_change_nothing():
     thread.start()
     thread.join()
     assert seen == [print]
+
+
+def in_child(act):
+    """Forks a child that acts; returns what ended it, as subprocess has it."""
+    pid = os.fork()
+    if not pid:
+        try:
+            act()
+        finally:
+            os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_a_forked_child_does_not_listen():
+    def end():
+        signal.raise_signal(signal.SIGTERM)  # the fixture's handler: no end
+
+    preemption = Preemption()
+    with preemption.watch():
+        assert in_child(end) == 7
+        assert not preemption.came
+        signal.raise_signal(signal.SIGTERM)
+        assert eventually(lambda: preemption.came)
+
+
+def test_what_ends_a_forked_child_is_what_was_before(monkeypatch):
+    def end():
+        signal.raise_signal(signal.SIGTERM)
+        time.sleep(10)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    preemption, inner = Preemption(), Preemption()
+    with preemption.watch(), inner.watch():
+        assert in_child(end) == -signal.SIGTERM
+        assert not preemption.came and not inner.came
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_child_killed_as_soon_as_it_is_there_is_not_heard():
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    preemption = Preemption()
+    with preemption.watch():
+        for _ in range(50):
+            pid = os.fork()
+            if not pid:
+                time.sleep(10)
+                os._exit(7)
+            os.kill(pid, signal.SIGTERM)
+            code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert code == -signal.SIGTERM
+        assert not preemption.came
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_child_that_leaves_the_context_leaves_the_parent_s(tmp_path):
+    preemption = Preemption()
+    try:
+        with preemption.watch():
+            pid = os.fork()
+            if not pid:
+                raise KeyError
+            assert os.waitpid(pid, 0)[1] == 0
+            signal.raise_signal(signal.SIGTERM)
+            assert eventually(lambda: preemption.came)
+    except KeyError:
+        os._exit(0)
+
+
+def test_a_child_of_a_worker_cannot_exchange(monkeypatch):
+    replicas = fda_tf.Replicas(0, ("a:1", "b:1"))
+    told = []
+    monkeypatch.setattr(context, "tell_all", told.append)
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="Process -1 was forked from worker"):
+        replicas.waiting()
+    replicas.give_up(KeyError())
+    assert not told
 
 
 def test_a_call_of_many_steps_ends_soon(tmp_path):
@@ -132,14 +210,14 @@ def test_where_a_full_disk_leaves_it_is_said(
     monkeypatch.setattr(fda_tf.Checkpoint, "write", full)
     with pytest.raises(SystemExit) as ended:
         run(checkpoint, stop)
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 202
     assert checkpoint.steps() == [4]
     assert caplog.messages[-1].startswith("SIGTERM: all workers end, but step ")
     assert caplog.messages[-1].endswith("they go on from step 4.")
 
 
 def test_without_any_checkpoint_one_begins_anew(caplog):
-    with pytest.raises(SystemExit, match="143"):
+    with pytest.raises(SystemExit, match="202"):
         Preemption.end(6, None, chief=True)
     assert caplog.messages[-1].endswith("Started again, they begin anew.")
 

@@ -117,7 +117,7 @@ def test_stopped_by_sigterm(tmp_path, lone):
 
     with pytest.raises(SystemExit) as ended:
         run(tmp_path, 100, on_evaluation=end)
-    assert ended.value.code == 0
+    assert ended.value.code == 143
     assert steps(tmp_path) == [15]
     assert_equal(run(tmp_path, 100), lone)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -75,14 +75,14 @@ def test_it_goes_on_in_other_cases(slow, name):
 @pytest.mark.parametrize("name", [n for n in QUICK if "SIGTERM" in n])
 def test_sigterm_ends_all_in_good_order(stopped, name):
     for worker in stopped[0]:
-        assert worker[name]["stopped"] == {"exit": 0}
+        assert worker[name]["stopped"] == {"exit": 143}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in OTHERS if "SIGTERM" in n])
 def test_sigterm_ends_all_whenever_it_comes(slow, name):
     for worker in slow[0]:
-        assert worker[name]["stopped"] == {"exit": 0}
+        assert worker[name]["stopped"] == {"exit": 143}
 
 
 @pytest.mark.slow

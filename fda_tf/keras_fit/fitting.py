@@ -33,7 +33,8 @@ from fda_tf.keras_fit.replaced import Replaced
 from fda_tf.keras_fit.steps import Steps, no_batch
 from fda_tf.keras_fit.validation import Validation
 from fda_tf.processes.agreement import text
-from fda_tf.processes.lost import GONE
+from fda_tf.processes.lost import GONE, known
+from fda_tf.saving.preemption import Preempted
 from fda_tf.saving.resuming import Resuming
 from fda_tf.worker import check
 
@@ -122,7 +123,7 @@ class Fit:
         steps = [news["steps"] for news in everyone]
         if 0 in steps:
             self._meetings.settled = True
-            raise no_batch(steps.index(0), 0)
+            raise known(no_batch(steps.index(0), 0), steps.index(0))
         return None if None in steps else min(steps)
 
     def _build(self, spec: Any) -> None:
@@ -375,16 +376,19 @@ class Fit:
             with self.replicas.lost_worker_in_words():
                 try:
                     yield
-                except Exception as error:
-                    if not (self._meetings.settled or isinstance(error, GONE)):
+                except (Exception, SystemExit) as error:
+                    if not isinstance(error, (*GONE, Preempted)):
                         self._tell(error)
                     raise
         except BaseException:  # such as Ctrl-C, too
             self.leave()
             raise
 
-    def _tell(self, error: Exception) -> None:
-        if self.replicas.count == 1:
+    def _tell(self, error: Exception | SystemExit) -> None:
+        well = isinstance(error, SystemExit) and not error.code
+        if well or self._meetings.settled:
+            return
+        if self.replicas.count == 1 or self.replicas.is_forked:
             return
         if self._steps is not None and self._progress.in_steps:
             # What else goes wrong is not to hide what did first.

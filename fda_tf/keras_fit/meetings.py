@@ -1,12 +1,10 @@
 """Where the workers of a fit come together, outside the compiled steps."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-import tensorflow as tf
-
-from fda_tf.processes.lost import GONE, in_brief
+from fda_tf.processes import agreement
+from fda_tf.processes.lost import known
 
 
 class Meetings:
@@ -39,16 +37,18 @@ class Meetings:
         for k, other in enumerate(everyone):
             if "error" in other:
                 self.settled = True
-                raise RuntimeError(
+                error = RuntimeError(
                     f"Worker {k} failed; all workers stop: {other['error']}"
                 )
+                raise known(error, shown_by=k)
             if places[k] != places[0]:
                 self.settled = True
-                raise RuntimeError(
+                error = RuntimeError(
                     f"Worker {k} is at {places[k]}, worker 0 at {places[0]}. "
                     "Call fit in the same way on every worker, with "
                     "validation_data on all or none."
                 )
+                raise known(error, shown_by=self.replicas.index)
         return everyone
 
     def meet_alike(
@@ -65,17 +65,16 @@ class Meetings:
             for name in {**first, **theirs}:
                 if theirs.get(name) != first.get(name):
                     self.settled = True
-                    raise ValueError(
+                    error = ValueError(
                         f"Worker {k} differs from worker 0 in {name}: "
                         f"{theirs.get(name)} against {first.get(name)}. Call "
                         "fit in the same way on every worker; only their data "
                         "differ."
                     )
+                    raise known(error, shown_by=0)
         return everyone
 
-    def tell(self, error: Exception) -> None:
+    def tell(self, error: BaseException) -> None:
         """Comes to the others' next meeting with an error, which ends them."""
         self.settled = True
-        # Where the exchange fails too, our own error says more than its.
-        with contextlib.suppress(*GONE, tf.errors.InternalError):
-            self.replicas.gather_json({"error": in_brief(error)})
+        agreement.tell(self.replicas, error)

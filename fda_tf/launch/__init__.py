@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import logging
 
 from fda_tf import checks
-from fda_tf.launch import _group
+from fda_tf.launch import _group, _output
 
 PREEMPTION_SECONDS = 30.0  # from SIGTERM to being killed: time to save
 FIRST_PAUSE_SECONDS = 1.0  # before the first restart; each is twice as long
@@ -86,6 +86,8 @@ def launch(
     env: Mapping[str, str] | None = None,
     max_restarts: int = 0,
     grace: float = PREEMPTION_SECONDS,
+    quiet: bool = False,
+    log_dir: str | os.PathLike | None = None,
 ) -> int:
     """Runs a command once for each worker, and waits for all of them.
 
@@ -97,8 +99,12 @@ def launch(
     SIGTERM is passed on to the workers, which may save their state and end;
     what still runs after `grace` seconds is killed, and so is everything at a
     second SIGTERM. Ctrl-C reaches this process alone, which ends the workers.
-    Neither is followed by a restart. On Linux no worker outlives this process,
-    even if it is killed.
+    Neither is followed by a restart, nor is exit code 143 of a worker: it has
+    got SIGTERM itself, and all have saved their state. On Linux no worker
+    outlives this process, even if it is killed.
+
+    Processes that a worker has started, such as a `multiprocessing.Pool`, are
+    killed when the workers have ended; not if this process is killed itself.
 
     Args:
       command: the program and its arguments.
@@ -108,16 +114,24 @@ def launch(
       max_restarts: how often all workers are started again, in all.
       grace: seconds that the workers have after SIGTERM. After a failure they
         have 5: they wait for one that is gone.
+      quiet: whether to show only worker 0's output; of another worker that
+        fails, the last lines are shown.
+      log_dir: a folder in which `worker-0.log`, `worker-1.log`, ... get the
+        whole output of each worker besides; they are added to if they are
+        there. By default there are none. Worker 0's standard output is then
+        no terminal, and includes its standard error.
 
     Returns:
-      0 when all workers have ended with 0; else the exit code of the worker
+      0 when all workers have ended with 0; 143 when they have ended with 0 or
+      143, since SIGTERM came to a worker; else the exit code of the worker
       that failed first in time, in the last start.
 
     Raises:
       ValueError: if the command is no list of words, workers is below 1, or
         max_restarts or grace below 0.
-      SystemExit: on SIGTERM, with 143, in the main thread, unless all workers
-        then end with 0.
+      SystemExit: on SIGTERM, in the main thread, with what would have been
+        returned, unless all workers then end with 0. Of workers that SIGTERM
+        itself ends, since they do not handle it, this is 143, too.
 
     Example:
       >>> import sys
@@ -127,18 +141,16 @@ def launch(
     _check(command, workers, max_restarts)
     grace = checks.real("grace", grace, 0, "seconds, 0 or more")
     environment = dict(os.environ if env is None else env)
+    output = _output.Output(quiet, log_dir)
     failures = 0
     with _sigterm() as asked:
         for start in range(max_restarts + 1):
             began = time.monotonic()
-            failure = _run(
-                command,
-                workers,
-                environment | {RESTART_VARIABLE: str(start)},
-                asked,
-                grace,
-            )
-            if failure is None or asked or start == max_restarts:
+            variables = environment | {RESTART_VARIABLE: str(start)}
+            group = _group.Group(asked, output)
+            failure = _run(group, command, workers, variables, asked, grace)
+            ends = asked or group.preempted
+            if failure is None or ends or start == max_restarts:
                 break
             soon = time.monotonic() - began < SOON_SECONDS
             failures = failures + 1 if soon else 1
@@ -148,8 +160,8 @@ def launch(
                 *(start + 1, max_restarts, failure.words(), seconds),
             )
             if _group.until(lambda: asked, seconds):
-                break
-    return _result(failure, asked, workers, max_restarts)
+                raise SystemExit(_group.PREEMPTED)
+    return _result(group, failure, asked, workers, max_restarts)
 
 
 def _check(command: Sequence[str], workers: int, max_restarts: int) -> None:
@@ -167,6 +179,7 @@ def _check(command: Sequence[str], workers: int, max_restarts: int) -> None:
 
 
 def _run(
+    group: _group.Group,
     command: Sequence[str],
     workers: int,
     environment: Mapping[str, str],
@@ -174,12 +187,11 @@ def _run(
     grace: float,
 ) -> _group.Failure | None:
     """Starts all workers once; returns which failed first, if one did."""
-    group = _group.Group(asked)
     seconds = _group.GRACE_SECONDS
     try:
         for config in tf_configs(workers):
             group.start(command, environment | {"TF_CONFIG": config})
-        failure = group.wait()
+        failure = group.wait(grace)
         if asked:
             logging.warning(
                 "The launcher got SIGTERM and passed it on: the workers have "
@@ -192,25 +204,33 @@ def _run(
         raise
     finally:
         group.end(seconds)
-    return failure or group.failure()
+    failure = failure or group.failure()
+    if failure is not None:
+        group.show_last(failure.worker)
+    return failure
 
 
 def _result(
+    group: _group.Group,
     failure: _group.Failure | None,
     asked: Sequence[int],
     workers: int,
     max_restarts: int,
 ) -> int:
     """Says how it ended; returns the exit code, or raises SystemExit."""
-    if failure is None:
-        return 0
-    if asked:
-        logging.error("The launcher got SIGTERM; %s", failure.words())
-        raise SystemExit(128 + signal.SIGTERM)
-    others = "; the others were ended" if workers > 1 else ""
-    spent = f"; this was restart {max_restarts}, the last" * bool(max_restarts)
-    logging.error("%s%s%s", failure.words(), others, spent)
-    return failure.exit_code()
+    code = _group.PREEMPTED if group.preempted else 0
+    if failure is not None:
+        code = failure.exit_code()
+    if asked and code:
+        if failure is not None:
+            logging.error("The launcher got SIGTERM; %s", failure.words())
+        raise SystemExit(code)
+    if failure is not None:
+        others = "; the others were ended" if workers > 1 else ""
+        spent = f"; this was restart {max_restarts}, the last"
+        spent *= bool(max_restarts)
+        logging.error("%s%s%s", failure.words(), others, spent)
+    return code
 
 
 @contextlib.contextmanager

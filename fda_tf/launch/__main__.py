@@ -8,7 +8,7 @@ from fda_tf import launch
 
 USAGE = (
     "python -m fda_tf.launch --workers=K [--max_restarts=N] [--grace=SECONDS] "
-    "(SCRIPT.py | PROGRAM | -m MODULE) [ARGUMENT ...]"
+    "[--quiet] [--log_dir=DIR] (SCRIPT.py | PROGRAM | -m MODULE) [ARGUMENT ...]"
 )
 
 
@@ -21,9 +21,11 @@ def parser() -> argparse.ArgumentParser:
         "they say, and ends all when one fails.",
         epilog="SIGTERM is passed on to the workers, which may save their "
         "state. FDA_TF_RESTART tells them which start this is: 0, 1, ... The "
-        "exit code is 0 if all ended with 0, else that of the first failure "
-        "of the last start; 130 after Ctrl-C, and 143 after SIGTERM unless "
-        "all workers then end with 0, as those do that save.",
+        "exit code is 0 if all ended with 0; 143 if SIGTERM came and the "
+        "workers have saved their state, of which there is no restart; else "
+        "that of the first failure of the last start (202: SIGTERM came and "
+        "the state could not be saved); 130 after Ctrl-C. When the workers "
+        "have ended, the processes that they have started are killed.",
         allow_abbrev=False,
     )
     flags.add_argument(
@@ -42,6 +44,17 @@ def parser() -> argparse.ArgumentParser:
         default=launch.PREEMPTION_SECONDS,
         metavar="SECONDS",
         help="from SIGTERM to killing what still runs (default: %(default)g)",
+    )
+    flags.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show only what worker 0 says, and the end of what one says that "
+        "fails",
+    )
+    flags.add_argument(
+        "--log_dir",
+        metavar="DIR",
+        help="keep what each worker says in DIR/worker-K.log, too",
     )
     flags.add_argument(
         "-m",
@@ -91,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.workers,
             max_restarts=options.max_restarts,
             grace=options.grace,
+            quiet=options.quiet,
+            log_dir=options.log_dir,
         )
     except ValueError as error:
         flags.error(str(error))

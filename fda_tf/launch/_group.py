@@ -1,5 +1,6 @@
 """The processes of one start: they begin together, and end together."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -12,8 +13,8 @@ from fda_tf.launch import _output, _tether
 
 GRACE_SECONDS = 5.0  # from being asked to end to being killed
 POLL_SECONDS = 0.05  # between two looks at the workers
-LAST_WORDS_SECONDS = 1.0  # for those that fail of the same, to say so
-ENDED_BY_SIGTERM = 128 + signal.SIGTERM  # as programs say it themselves
+LAST_WORDS_SECONDS = 5.0  # for those that fail of the same, to say so
+PREEMPTED = 128 + signal.SIGTERM  # the exit code of one that has saved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,12 +63,13 @@ class Group:
 
     Args:
       asked: the signals that asked us to end, which come in as they come.
+      output: where the workers' output goes.
     """
 
-    def __init__(self, asked: Sequence[int]):
-        self._asked = asked
+    def __init__(self, asked: Sequence[int], output: _output.Output):
+        self._asked, self._output = asked, output
         self._processes: list[subprocess.Popen] = []
-        self._readers: list[_output.Reader] = []
+        self._readers: dict[int, _output.Reader] = {}
 
     def start(
         self, command: Sequence[str], environment: Mapping[str, str]
@@ -76,34 +78,50 @@ class Group:
         worker = len(self._processes)
         # Isolated and without site: it starts in 20 ms, whatever is installed.
         tether = [sys.executable, "-I", "-S", _tether.__file__]
+        piped = self._output.is_piped(worker)
         process = subprocess.Popen(
             [*tether, str(os.getpid()), *command],
             env=environment,
-            stdout=subprocess.PIPE if worker else None,
-            stderr=subprocess.STDOUT if worker else None,
+            stdout=subprocess.PIPE if piped else None,
+            stderr=subprocess.STDOUT if piped else None,
+            start_new_session=True,  # with all processes that it will start
         )
         self._processes.append(process)
-        if worker:
-            reader = _output.Reader(process.stdout, f"[worker {worker}] ")
-            self._readers.append(reader)
+        if piped:
+            reader = self._output.reader(worker, process.stdout)
+            self._readers[worker] = reader
             reader.start()
 
-    def wait(self) -> Failure | None:
-        """Waits for all, for the first failure, or until asked to end."""
-        while not self._asked:
+    def wait(self, grace: float) -> Failure | None:
+        """Waits for all, for the first failure, or until asked to end.
+
+        Args:
+          grace: seconds that the others have when one was preempted.
+        """
+        while not (self._asked or self._ended()):
             failure = self.failure()
             if failure is not None:
                 until(self._ended, LAST_WORDS_SECONDS)
                 return failure
-            if self._ended():
+            if self.preempted:
+                until(self._settled, grace)
                 break
             time.sleep(POLL_SECONDS)
         return None
 
+    @property
+    def preempted(self) -> bool:
+        """Whether a worker has ended since SIGTERM came to it."""
+        return PREEMPTED in self._codes()
+
     def failure(self) -> Failure | None:
         """Returns which has failed; if several, the likeliest cause."""
-        codes = [process.poll() for process in self._processes]
-        failed = [k for k, code in enumerate(codes) if code]
+        codes = self._codes()
+        failed = [
+            k
+            for k, code in enumerate(codes)
+            if code not in (None, 0, PREEMPTED)
+        ]
         if not failed:
             return None
         # Within one look, one that was killed (its code is below 0) is the
@@ -114,8 +132,10 @@ class Group:
     def end(self, grace: float) -> None:
         """Ends what still runs: asks first, since it may be writing files.
 
-        One that fails meanwhile leaves the others waiting in a collective,
-        where TensorFlow swallows SIGTERM: they have `GRACE_SECONDS` more.
+        Only the workers are asked: what they have started, such as the
+        processes that load data, they may need until they have saved; then
+        it is killed. One that fails meanwhile leaves the others waiting for
+        it: they have `GRACE_SECONDS` more.
 
         Args:
           grace: seconds until they are killed.
@@ -131,21 +151,34 @@ class Group:
             )
         finally:  # also at a Ctrl-C
             for process in self._processes:
-                process.kill()
+                _kill_all(process)
                 process.wait()
-            for reader in self._readers:
-                # One that left a process of its own behind may never be read
-                # to its end.
+            for reader in self._readers.values():
+                # One whose daemon has left its session may never be read to
+                # its end.
                 reader.join(timeout=GRACE_SECONDS)
 
+    def show_last(self, worker: int) -> None:
+        """Shows the end of a worker's output, if it was not shown."""
+        if worker in self._readers:
+            self._readers[worker].show_last()
+
+    def _codes(self) -> list[int | None]:
+        return [process.poll() for process in self._processes]
+
     def _ended(self) -> bool:
-        return all(process.poll() is not None for process in self._processes)
+        return None not in self._codes()
 
     def _settled(self) -> bool:
         """Whether there is no point in more patience than `GRACE_SECONDS`."""
-        codes = [process.poll() for process in self._processes]
-        failed = any(code not in (None, 0, ENDED_BY_SIGTERM) for code in codes)
-        return None not in codes or failed or self._asked_twice()
+        failed = self.failure() is not None
+        return self._ended() or failed or self._asked_twice()
 
     def _asked_twice(self) -> bool:
         return len(self._asked) > 1
+
+
+def _kill_all(process: subprocess.Popen) -> None:
+    """Kills a worker, and what it has started and not ended."""
+    with contextlib.suppress(ProcessLookupError):  # nothing is left
+        os.killpg(process.pid, signal.SIGKILL)

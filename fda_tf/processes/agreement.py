@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from fda_tf.processes import held
+from fda_tf.processes.lost import in_brief, known
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # What a config holds besides settings: names that Keras numbers as it goes,
@@ -114,19 +115,17 @@ def agree_on(
         worker, if one has told of an error.
     """
     everyone = replicas.gather_json(settings)
-    errors = {k: s["error"] for k, s in enumerate(everyone) if "error" in s}
-    if errors and replicas.index not in errors:
-        k = min(errors)
-        raise ValueError(f"Worker {k} cannot start: {errors[k]}")
-    if errors:
-        return  # our own error is raised as it was
     for k, other in enumerate(everyone):
+        if "error" in other:
+            error = ValueError(f"Worker {k} cannot start: {other['error']}")
+            raise known(error, shown_by=k)
         for name in held.unlike(everyone[0], other):
             ours, theirs = everyone[0].get(name), other.get(name)
-            raise ValueError(
+            error = ValueError(
                 f"Worker {k} differs from worker 0 in {name}: {theirs} "
                 f"against {ours}. {advice}{_advice(name)}"
             )
+            raise known(error, shown_by=0)
 
 
 def _advice(name: str) -> str:
@@ -140,12 +139,16 @@ def _advice(name: str) -> str:
     )
 
 
-def tell(replicas: Any, error: Exception) -> None:
-    """Tells the others, who are at `agree_on`, that we cannot start."""
-    message = f"{type(error).__name__}: {error}"
+def tell(replicas: Any, error: BaseException) -> None:
+    """Tells the others, where they meet next, of an error that ends all.
+
+    Of those that fail of the same, the first shows where it was.
+    """
+    ours = {"error": in_brief(error)}
     # Where the exchange fails too, our own error says more than its.
     with contextlib.suppress(tf.errors.OpError):
-        agree_on(replicas, {"error": message})
+        everyone = replicas.gather_json(ours)
+        known(error, shown_by=everyone.index(ours))
 
 
 def _setting(value: Any) -> Any:

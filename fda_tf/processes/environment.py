@@ -3,7 +3,7 @@
 import ipaddress
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 _EXAMPLE = (
@@ -31,7 +31,27 @@ def slurm_tasks(environ: Mapping[str, str] = os.environ) -> int:
       >>> slurm_tasks()
       1
     """
-    return _slurm_number("SLURM_STEP_NUM_TASKS", environ, "1")
+    return slurm_number("SLURM_STEP_NUM_TASKS", environ, "1")
+
+
+def slurm_number(name: str, environ: Mapping[str, str], unset: str) -> int:
+    """Returns a variable of SLURM's that is a whole number.
+
+    Args:
+      name: of the variable.
+      environ: the process's environment.
+      unset: what it stands for where it is not set.
+
+    Raises:
+      ValueError: if it is no such number.
+    """
+    text = environ.get(name) or unset
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError(
+            f"{name} is {text!r}; expected a whole number, as srun sets it. "
+            "Unset it to train outside of SLURM."
+        )
+    return int(text)
 
 
 def own_gpu(
@@ -64,7 +84,7 @@ def own_gpu(
     # All workers that one SLURM task launches have the number of that task;
     # they have a TF_CONFIG.
     if not environ.get("TF_CONFIG") and slurm_tasks(environ) > 1:
-        place = _slurm_number("SLURM_LOCALID", environ, str(place))
+        place = slurm_number("SLURM_LOCALID", environ, str(place))
     return place % gpus
 
 
@@ -94,6 +114,30 @@ def is_local(host: str) -> bool:
         return False  # a name
 
 
+def bypass_proxy(
+    addresses: Sequence[str], environ: MutableMapping[str, str]
+) -> None:
+    """Lets gRPC reach the workers directly, whatever proxy the shell names.
+
+    It takes http_proxy for all hosts but those of no_grpc_proxy or, where that
+    is not set, no_proxy.
+
+    Args:
+      addresses: host:port of each worker.
+      environ: the process's environment, which is changed.
+
+    Example:
+      >>> environ = {"http_proxy": "http://proxy:8080", "no_proxy": "a"}
+      >>> bypass_proxy(["b:1", "b:2", "[::1]:3"], environ)
+      >>> environ["no_grpc_proxy"]
+      'a,b,::1'
+    """
+    before = environ.get("no_grpc_proxy") or environ.get("no_proxy") or ""
+    hosts = [split_address(address)[0] for address in addresses]
+    names = filter(None, [*before.split(","), *hosts])
+    environ["no_grpc_proxy"] = ",".join(dict.fromkeys(names))
+
+
 def split_address(address: str, found: str = "Received") -> tuple[str, int]:
     """Returns (host, port) of host:port; an IPv6 host is in brackets.
 
@@ -114,6 +158,11 @@ def split_address(address: str, found: str = "Received") -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdigit()):
         raise ValueError(
             f"{found} the address {address!r}; expected host:port."
+        )
+    if any(map(str.isspace, host)):
+        raise ValueError(
+            f"{found} the address {address!r}; expected host:port without "
+            "blanks."
         )
     if ":" in host and not bracketed:
         raise ValueError(
@@ -150,18 +199,9 @@ def read_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:
             f"something like {_EXAMPLE}."
         ) from error
     _check_jobs(cluster)
+    cluster = {name: tasks for name, tasks in cluster.items() if tasks}
     _check_addresses(cluster)
     return {"worker": []} | cluster, job, _task(cluster, job, task)
-
-
-def _slurm_number(name: str, environ: Mapping[str, str], unset: str) -> int:
-    text = environ.get(name) or unset
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(
-            f"{name} is {text!r}; expected a whole number, as srun sets it. "
-            "Unset it to train outside of SLURM."
-        )
-    return int(text)
 
 
 def _check_jobs(cluster: Mapping[str, Any]) -> None:
@@ -171,13 +211,10 @@ def _check_jobs(cluster: Mapping[str, Any]) -> None:
                 f"TF_CONFIG has {tasks!r} for the job {job!r}; expected a list "
                 f"of addresses, as in {_EXAMPLE}."
             )
-    unknown = set(cluster) - {"chief", "worker"}
-    if (
-        unknown
-        or not any(cluster.values())
-        or len(cluster.get("chief", [])) > 1
-    ):
-        counts = {job: len(tasks) for job, tasks in cluster.items()}
+    counts = {job: len(tasks) for job, tasks in cluster.items()}
+    used = {job for job, count in counts.items() if count}
+    known = used and used <= {"chief", "worker"}
+    if not known or counts.get("chief", 0) > 1:
         raise ValueError(
             f"TF_CONFIG has this many tasks of each job: {counts}; expected "
             "'worker', and at most one 'chief' besides."

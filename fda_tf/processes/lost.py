@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from typing import TypeVar
 
 import tensorflow as tf
 
@@ -12,6 +13,9 @@ GONE = (  # by these errors we learn of another worker's end
     tf.errors.CancelledError,
 )
 LONGEST = 300  # characters of what somebody else says
+NOBODY = -1
+
+Error = TypeVar("Error", bound=BaseException)
 
 _SIGN = "fda_tf was told: "
 _TOLD = re.compile(_SIGN + "(.*)")
@@ -22,6 +26,37 @@ _ABORTED = "Collective ops is aborted"
 _SHAPES = "Shape mismatch in the collective"
 _WHERE = (" ", "Graph execution error", "Detected at node", "<stack traces")
 _SAYS = re.compile(f"^.*{_ABORTED} by: ", re.MULTILINE | re.DOTALL)
+
+
+def known(error: Error, shown_by: int) -> Error:
+    """Marks an error of which all workers know: they need not be told again.
+
+    Args:
+      error: that ends this worker.
+      shown_by: the worker that shows where it was raised, if no script catches
+        it; the others show one line. `NOBODY` where that says nothing.
+
+    Returns:
+      The error itself.
+    """
+    error._fda_tf_shown_by = shown_by
+    return error
+
+
+def shown_by(error: BaseException) -> int | None:
+    """Returns which worker shows where an error was; None if it is not known.
+
+    Example:
+      >>> shown_by(known(ValueError(), 2)), shown_by(ValueError())
+      (2, None)
+    """
+    return getattr(error, "_fda_tf_shown_by", None)
+
+
+def is_others(error: tf.errors.OpError) -> bool:
+    """Returns whether it is another worker's end that an error tells of."""
+    told = _TOLD.search(str(error)) is not None
+    return told or (isinstance(error, GONE) and not is_late(error))
 
 
 def last_words(worker: int, error: BaseException) -> str:

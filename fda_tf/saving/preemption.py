@@ -1,14 +1,21 @@
 """SIGTERM: the machine is wanted for something else."""
 
 import contextlib
+import functools
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from absl import logging
 
-NOT_SAVED = 128 + signal.SIGTERM  # as programs say that it ended them
+# Exit codes after SIGTERM. 143 is what a shell shows of any program that
+# SIGTERM ends; a batch system may take 0 for "finished". NOT_SAVED is above
+# 192 = 128 + 64, the highest code that a shell gives to a signal.
+SAVED = 128 + signal.SIGTERM
+NOT_SAVED = 128 + os.EX_IOERR  # 202
 
 
 class Preempted(SystemExit):
@@ -18,7 +25,9 @@ class Preempted(SystemExit):
 class Preemption:
     """Remembers SIGTERM while it watches, in place of ending the process.
 
-    Only the main thread can watch; elsewhere nothing is changed.
+    Only the main thread can watch; elsewhere nothing is changed. Nor is it in
+    a child process that is forked meanwhile, such as those of
+    `multiprocessing.Pool`: SIGTERM ends it, and this process does not hear.
 
     Args:
       tell: called when it comes, in a thread of its own, since the main one
@@ -42,7 +51,7 @@ class Preemption:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        with self._listening(), _handler(self._remember):
+        with self._listening() as ear, _handler(self._remember, ear):
             yield
 
     @staticmethod
@@ -55,7 +64,7 @@ class Preemption:
           chief: whether to say so.
 
         Raises:
-          Preempted: with 0 if the step is saved, else with `NOT_SAVED`.
+          Preempted: with `SAVED` if the step is saved, else with `NOT_SAVED`.
         """
         if saved == step:
             message = f"all workers have saved step {step}, and end. Started "
@@ -66,42 +75,94 @@ class Preemption:
             message += f"their output says why. Started again, they {then}."
         if chief:
             logging.warning("SIGTERM: %s", message)
-        raise Preempted(0 if saved == step else NOT_SAVED)
+        raise Preempted(SAVED if saved == step else NOT_SAVED)
 
     def _remember(self, *_) -> None:
         self.came = True
 
     @contextlib.contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Hears of signals at once, whatever the main thread is doing."""
-        reading, writing = os.pipe()
-        os.set_blocking(writing, False)
+    def _listening(self) -> Iterator[socket.socket]:
+        """Hears of signals at once, whatever the main thread is doing.
+
+        Gives the socket to which Python is to write their numbers.
+        """
+        reading, writing = socket.socketpair()
+        writing.setblocking(False)
         thread = threading.Thread(
             target=self._listen, args=(reading,), daemon=True
         )
-        thread.start()
-        before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        try:
-            yield
-        finally:
-            signal.set_wakeup_fd(before)
-            os.close(writing)  # which ends the thread
-            thread.join()
-            os.close(reading)
+        with reading, writing:
+            thread.start()
+            try:
+                yield writing
+            finally:
+                # It ends the thread, though a child may still hold the socket;
+                # in a child it is closed, and the parent's goes on.
+                with contextlib.suppress(OSError):
+                    writing.shutdown(socket.SHUT_WR)
+                thread.join()
 
-    def _listen(self, reading: int) -> None:
-        while heard := os.read(reading, 1):
+    def _listen(self, reading: socket.socket) -> None:
+        while heard := reading.recv(1):
             if heard[0] == signal.SIGTERM:
                 self.came = True
                 self._tell()
 
 
 @contextlib.contextmanager
-def _handler(function: Callable) -> Iterator[None]:
-    """Handles SIGTERM by a function."""
-    before = signal.signal(signal.SIGTERM, function)
+def _handler(function: Callable, ear: socket.socket) -> Iterator[None]:
+    """Handles SIGTERM by a function, and writes signals to a socket."""
+    # None: what was there was set in C, and cannot be put back.
+    before = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+    fd = signal.set_wakeup_fd(ear.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, function)
+
+    def restore() -> None:
+        signal.set_wakeup_fd(fd)
+        signal.signal(signal.SIGTERM, before)
+
+    with _in_children(lambda: (restore(), ear.close())):
+        try:
+            yield
+        finally:
+            restore()
+
+
+_undo: list[Callable[[], Any]] = []
+_mask = threading.local()
+
+
+@contextlib.contextmanager
+def _in_children(undo: Callable[[], Any]) -> Iterator[None]:
+    """Makes a context; a child that is forked in it begins with undo()."""
+    _prepare_forks()
+    _undo.append(undo)
     try:
         yield
     finally:
-        # None: what was there was set in C, and cannot be put back.
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        if undo in _undo:  # not in such a child
+            _undo.remove(undo)
+
+
+@functools.cache
+def _prepare_forks() -> None:
+    os.register_at_fork(
+        before=_hold_sigterm,
+        after_in_parent=_release_sigterm,
+        after_in_child=_begin_child,
+    )
+
+
+def _hold_sigterm() -> None:
+    # Between the fork and `undo` the child would write to the parent's socket.
+    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _release_sigterm() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
+
+
+def _begin_child() -> None:
+    while _undo:  # the last first
+        _undo.pop()()
+    _release_sigterm()

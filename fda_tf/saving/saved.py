@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from fda_tf.processes.lost import known
 from fda_tf.saving.checkpoint import Checkpoint
 from fda_tf.saving.checkpoint_part import DamagedError
 
@@ -79,12 +80,14 @@ def all_or_none(replicas: Any, function: Callable[[], Any]) -> Any:
     if not failed.any():
         return result
     everyone = replicas.gather_json(str(error))
+    first = everyone.index(str(error))
     if isinstance(error, OSError):
-        raise ValueError(f"The checkpoint cannot be used: {error}") from error
+        words = f"The checkpoint cannot be used: {error}"
+        raise known(ValueError(words), shown_by=first) from error
     if error is not None:
-        raise error
+        raise known(error, shown_by=first)
     k = int(np.flatnonzero(failed)[0])
-    raise ValueError(f"Worker {k}: {everyone[k]}")
+    raise known(ValueError(f"Worker {k}: {everyone[k]}"), shown_by=k)
 
 
 def _newest_sound(checkpoint: Checkpoint, replicas: Any) -> int:
