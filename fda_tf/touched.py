@@ -32,7 +32,7 @@ def analyse(
         return {}, written, {}, held.describe(model, None, spec)
     traced = step.get_concrete_function(spec)
     constants = held.describe(model, traced, spec)
-    return traced.structured_outputs, *_touched(traced), constants
+    return traced.structured_outputs, *of(traced), constants
 
 
 def _may_write(model: keras.Model, step: Any, spec: Any) -> Variables:
@@ -74,7 +74,7 @@ def _are_built(model: keras.Model, held: Any) -> bool:
     return all(part.built for part in [*inside, *held])
 
 
-def _touched(function: Any) -> tuple[Variables, Variables]:
+def of(function: Any) -> tuple[Variables, Variables]:
     """Returns those that a traced function writes to, and only reads."""
     graph = function.graph
     reads = auto_control_deps_utils.get_read_only_resource_input_indices_graph(

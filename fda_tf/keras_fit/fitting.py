@@ -77,6 +77,7 @@ class Fit:
         with self.telling():
             check(self.model)
             self._keras = Replaced(self)
+            self._keras.refuse_own_loop()
             self._keras.until_the_end(self._resuming.watch())
             self._resuming.callbacks = self._keras.callbacks
             board = self._keras.find(keras.callbacks.TensorBoard)

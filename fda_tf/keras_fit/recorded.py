@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from fda_tf.worker import _updated as written_by
+from fda_tf import touched
 
 
 class Recorded(NamedTuple):
@@ -48,7 +48,7 @@ def record(
                 until_traced.enter_context(_in_place(metric, name, note))
         function = tf.function(traced, autograph=False)
         concrete = function.get_concrete_function(spec)
-    return Recorded(calls, origins, written_by(concrete))
+    return Recorded(calls, origins, touched.of(concrete)[0])
 
 
 @contextlib.contextmanager

@@ -22,7 +22,6 @@ class Replaced:
 
     def __init__(self, fit: Any):
         self._fit, self._model = fit, fit.model
-        _refuse_own_loop(fit.model.train_function)
         self._arranged = Arranged(
             fit.callback, Last(fit), fit.calling, fit.replicas
         )
@@ -39,6 +38,10 @@ class Replaced:
         # our calls has left in place goes then.
         model.make_train_function = self._make_train_function
         self._until_the_end = contextlib.ExitStack()
+
+    def refuse_own_loop(self) -> None:
+        """Raises ValueError unless the train function is Keras' own."""
+        _refuse_own_loop(self.train_function)
 
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
