@@ -231,6 +231,7 @@ class Trainer:
         )
 
     def _one_step(self, batch):
+        batch = tf.nest.map_structure(_tensor, batch, expand_composites=True)
         logs = self.worker.step(batch)
         _, _, finite = self.loop.after_step()
         return logs, finite
@@ -238,3 +239,8 @@ class Trainer:
     def _refuse_bad_drift(self, finite) -> None:
         if not bool(finite):
             self.loop.raise_bad_drift()
+
+
+def _tensor(leaf: Any) -> tf.Tensor | None:
+    """Returns an array as a tensor, which a step that runs eagerly expects."""
+    return leaf if leaf is None else tf.convert_to_tensor(leaf)

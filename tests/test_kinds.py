@@ -95,6 +95,21 @@ def test_one_worker_trains_as_stock_keras(name):
     assert {name: got[name] for name in expected} == expected
 
 
+def test_own_loops_run_eager_steps():
+    build = kinds.CASES["eager, NumPy"][0]
+    stock, ours, whole = build(), build(), build()
+    batch = X[:8], Y[:8]
+    expected = stock.fit(*batch, epochs=3, shuffle=False, verbose=0).history
+    trainer = fda_tf.Trainer(ours, batch)
+    for _ in range(3):
+        logs = trainer.step(batch)
+    assert logs["mean"] == expected["mean"][-1]
+    for a, b in zip(stock.get_weights(), ours.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    fda_tf.train(whole, batch, steps=3, batch_size=8)
+    assert int(whole.optimizer.iterations) == 3
+
+
 class Batches(keras.utils.PyDataset):
     """11 batches."""
 
