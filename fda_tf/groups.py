@@ -227,11 +227,11 @@ def _unknown_to_keras(model: keras.Model) -> list[tf.Variable]:
     for layer in model._flatten_layers():  # there is no public way
         for value in vars(layer).values():
             if isinstance(value, Mapping):
-                values += value.values()
+                values.extend(value.values())
             elif isinstance(value, (list, tuple)):
-                values += value
+                values.extend(value)  # `+=` fails for TensorFlow's own tuples
             elif isinstance(value, tf.Module):
-                values += value.variables
+                values.extend(value.variables)
             else:
                 values.append(value)
     return [v for v in values if isinstance(v, tf.Variable) and _is_number(v)]

@@ -172,7 +172,7 @@ def _merged(
 def _rule(name: str, facts: dict[str, Any]) -> Callable[[Any, np.ndarray], Any]:
     """Returns how a variable's values become one, as at synchronisations."""
     kind, _, place = name.partition("/")
-    marked = facts[OURS]["marked"] if kind == "statistics" else {}
+    marked = facts[OURS].get("marked", {}) if kind == "statistics" else {}
     return {"max": _max, "first": _first}.get(marked.get(place), _add)
 
 
