@@ -22,6 +22,7 @@ from fda_tf.plan import Plan
 from fda_tf.replicas import Replicas, connect
 from fda_tf.rivals import AdaComm, PostLocal, QuadraticRule
 from fda_tf.saving.checkpoint import Checkpoint
+from fda_tf.saving.on_chief import save_on_chief
 from fda_tf.server import Average, ServerOptimizer, Yogi
 from fda_tf.simulation import simulate
 from fda_tf.sync import (
@@ -68,6 +69,7 @@ __all__ = [
     "on_chief",
     "partition",
     "payloads",
+    "save_on_chief",
     "shard",
     "simulate",
     "thetas",

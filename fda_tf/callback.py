@@ -144,6 +144,9 @@ class Averaging(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._fit.begin_epoch(epoch)
 
+    def on_epoch_end(self, epoch, logs=None):
+        self._fit.see_logs(logs or {})
+
     def on_train_batch_end(self, batch, logs=None):
         """Nothing: with it, Keras calls the others' in turn, not in threads."""
 
@@ -160,6 +163,12 @@ class Averaging(keras.callbacks.Callback):
     def on_test_end(self, logs=None):
         if self._fit is not None:
             self._fit.end_validation()
+
+    def __getstate__(self):
+        # A copy has the settings, and nothing of a fit: keras-tuner copies
+        # callbacks, and a model or a compiled step cannot be copied so.
+        of_a_fit = {"made": None, "_fit": None, "_model": None}
+        return self.__dict__ | of_a_fit
 
     def fit_ended(self, fit: Fit) -> None:
         """Forgets a fit: what it used may be large."""

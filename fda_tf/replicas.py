@@ -56,6 +56,10 @@ class Replicas:
         self._alone = False  # no exchange is possible any more
         self._patience = Patience(timeout, self._lose_patience)
 
+    def __deepcopy__(self, memo: dict) -> "Replicas":
+        """Returns itself: a process is in its job once."""
+        return self
+
     def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the mean of each tensor over the processes, bit-equal on all.
 

@@ -13,13 +13,15 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from fda_tf import data, graphs, history
 from fda_tf.plan import Plan, takes_plan
+from fda_tf.processes import held
 from fda_tf.replicas import Replicas
 from fda_tf.rounds import Round
 from fda_tf.words import to_words
-from fda_tf.worker import Snapshot, Worker, check
+from fda_tf.worker import Snapshot, Worker, check, is_seed
 from fda_tf.workers import Workers, shared
 
 
@@ -366,6 +368,8 @@ def _lanes(models, source):
             raise ValueError(_SHARED.format("its optimizer or all of itself"))
         lane = Worker(model, source.spec())
         common = owners.keys() & lane.changing().keys()
+        if common and all(is_seed(owners[i]) for i in common):
+            return _one_lane(lanes)
         if common:
             raise ValueError(_SHARED.format(owners[common.pop()]))
         owners |= lane.changing()
@@ -375,8 +379,30 @@ def _lanes(models, source):
                 f"{lanes[0].shapes()} and {lane.shapes()}. Let it return the "
                 "same architecture at each call."
             )
+        unlike = held.unlike((lanes or [lane])[0].held, lane.held)
+        if unlike:
+            raise ValueError(
+                f"build() returned models that differ in {unlike[0]}. What a "
+                "layer learns by adapt(), and any array that the model is "
+                "given, must be the same at each call: adapt outside build()."
+            )
         lanes.append(lane)
     return lanes
+
+
+def _one_lane(lanes: list[Worker]) -> list[Worker]:
+    """Returns the first of the models, where all draw from one generator.
+
+    Each worker then has a state of it in turn, and the numbers are the same
+    on any number of cores.
+    """
+    logging.warning(
+        "The models that build() makes share a random state, as layers do "
+        "that call keras.random without a seed: one core alone trains all "
+        "workers. To use all cores, give it a seed that is made inside "
+        "build(): seed=keras.random.SeedGenerator(1)."
+    )
+    return lanes[:1]
 
 
 _SHARED = (

@@ -10,6 +10,7 @@ from tensorflow.python.framework import auto_control_deps_utils
 
 from fda_tf import optimizers, vectors
 from fda_tf.fedprox import FedProx
+from fda_tf.processes import held
 from fda_tf.vectors import Layout, Lazy, Vector
 
 
@@ -102,7 +103,7 @@ class Worker:
         self._train_step = model.train_step if self.eager else compiled
         self.losses: tf.Variable | None = None  # sum, count; if watched
         # Traced, a step builds what is not built yet, as in Keras' own fit.
-        self.logs, updated = _analyse(model, compiled, spec)
+        self.logs, updated, self.held = _analyse(model, compiled, spec)
         check_weights(model)
         self.optimizers = _used(optimizers.held_by(model), updated)
         optimizers.refuse_average(self.optimizers)
@@ -167,12 +168,12 @@ class Worker:
         Args:
           w0: flat buckets.
         """
-        held = [o for o in self.optimizers if isinstance(o, FedProx)]
-        if held:
+        near = [o for o in self.optimizers if isinstance(o, FedProx)]
+        if near:
             ids = map(id, self.weights.variables)
             values = self.weights.layout.unpack(w0)
             values = dict(zip(ids, values, strict=True))
-            for optimizer in held:
+            for optimizer in near:
                 optimizer.hold(values)
 
     def watch_losses(self) -> None:
@@ -205,12 +206,12 @@ class Worker:
             g.layout.pack(
                 [
                     _fold(v.read_value(), worker)
-                    if _is_seed(v)
+                    if is_seed(v.name)
                     else v.read_value()
                     for v in g.variables
                 ]
             )
-            if any(map(_is_seed, g.variables))
+            if any(is_seed(v.name) for v in g.variables)
             else None
             for g in self.rest
         ]
@@ -299,8 +300,11 @@ def _by_id(variables: Any) -> dict[int, tf.Variable]:
 
 def _analyse(
     model: keras.Model, step: Any, spec: Any
-) -> tuple[Any, dict[int, tf.Variable]]:
-    """Returns (specs of a step's logs, id -> variable of what it writes).
+) -> tuple[Any, dict[int, tf.Variable], dict[str, Any]]:
+    """Returns (specs of a step's logs, id -> variable it writes, held).
+
+    What is held beside variables is as `fda_tf.processes.held` describes it;
+    of an eager step, only what the layers save.
 
     Args:
       model: whose step it is; what is not built yet is built, as in Keras'
@@ -309,9 +313,11 @@ def _analyse(
       spec: of the batches.
     """
     if model.run_eagerly:
-        return {}, _may_write(model, step, spec)
+        written = _may_write(model, step, spec)
+        return {}, written, held.describe(model, None, spec)
     traced = step.get_concrete_function(spec)
-    return traced.structured_outputs, _updated(traced)
+    constants = held.describe(model, traced, spec)
+    return traced.structured_outputs, _updated(traced), constants
 
 
 def _may_write(
@@ -330,14 +336,16 @@ def _may_write(
     error: Exception | None = None
     with contextlib.suppress(Exception):  # such as a model with no call()
         model._symbolic_build(data_batch=data_batch)
-    held = optimizers.held_by(model)
-    if not _are_built(model, held):
+    besides = optimizers.held_by(model)
+    if not _are_built(model, besides):
         try:
             step.get_concrete_function(spec)
-            held = [o for o in held if o is not model.optimizer]  # not used
+            besides = [
+                o for o in besides if o is not model.optimizer
+            ]  # not used
         except Exception as raised:
             error = raised
-        if not _are_built(model, held):
+        if not _are_built(model, besides):
             raise ValueError(
                 f"The model {model.name!r} runs eagerly, and not all of it can "
                 f"be built before its first step ({error}). Before fit, call "
@@ -392,8 +400,9 @@ def _groups(variables: Any) -> list[Group]:
     return [_group(same) for same in by_dtype.values()]
 
 
-def _is_seed(variable: tf.Variable) -> bool:
-    return "seed_generator_state" in variable.name.split("/")[-1]
+def is_seed(name: str) -> bool:
+    """Returns whether a variable of this name is a random state of Keras'."""
+    return "seed_generator_state" in name.split("/")[-1]
 
 
 def _fold(state: tf.Tensor, worker: int) -> tf.Tensor:

@@ -16,13 +16,19 @@ from fda_tf import replicas as replicas_lib
 
 Callback = keras.callbacks.Callback
 
-# What only one of the workers is to write or to show.
-CHIEF_ONLY = (
-    keras.callbacks.CSVLogger,
-    keras.callbacks.ModelCheckpoint,
-    keras.callbacks.ProgbarLogger,
-    keras.callbacks.RemoteMonitor,
-    keras.callbacks.TensorBoard,
+# What only one of the workers is to write or to show, if this Keras has it.
+_WRITERS = (
+    "CSVLogger",
+    "ModelCheckpoint",
+    "OrbaxCheckpoint",
+    "ProgbarLogger",
+    "RemoteMonitor",
+    "TensorBoard",
+)
+CHIEF_ONLY = tuple(
+    getattr(keras.callbacks, name)
+    for name in _WRITERS
+    if hasattr(keras.callbacks, name)
 )
 
 
@@ -72,7 +78,7 @@ class Arranged:
       first: ours, which is in the list that Keras is going through.
       last: what comes last.
       telling: makes the context in which the others are called.
-      chief: whether this is worker 0.
+      replicas: the processes of the job.
 
     Raises:
       ValueError: for callbacks that cannot work beside ours.
@@ -83,14 +89,16 @@ class Arranged:
         first: Callback,
         last: Callback,
         telling: Callable[[], contextlib.AbstractContextManager],
-        chief: bool,
+        replicas: replicas_lib.Replicas,
     ):
         self._list = _list_with(first)
         self._original = list(self._list)
         others = [c for c in self._list if c is not first]
         _refuse(others, type(first))
+        if replicas.count > 1:
+            _refuse_within_epochs(others)
         self.others = [
-            c if chief or not isinstance(c, CHIEF_ONLY) else Callback()
+            on_chief(c, replicas) if isinstance(c, CHIEF_ONLY) else c
             for c in others
         ]
         # Keras is at our place: what it has called moves one up, what it has
@@ -179,6 +187,19 @@ def _refuse(others: list[Callback], ours: type) -> None:
                 "BackupAndRestore knows nothing of the other workers. Give "
                 f"{ours.__name__}(checkpoint=fda_tf.Checkpoint(directory)) in "
                 "its place."
+            )
+
+
+def _refuse_within_epochs(others: list[Callback]) -> None:
+    """Raises ValueError for what saves where no worker has the average."""
+    for other in others:
+        frequency = getattr(other, "save_freq", "epoch")
+        if isinstance(other, CHIEF_ONLY) and frequency != "epoch":
+            raise ValueError(
+                f"{type(other).__name__}(save_freq={frequency!r}) would save "
+                "worker 0's own model, and choose the best by its own data: "
+                "only at an epoch's end is there the average. Give "
+                'save_freq="epoch".'
             )
 
 

@@ -30,6 +30,7 @@ from fda_tf.keras_fit.progress import Progress
 from fda_tf.keras_fit.record import Record
 from fda_tf.keras_fit.replaced import Replaced
 from fda_tf.keras_fit.steps import Steps, no_batch
+from fda_tf.processes.agreement import text
 from fda_tf.processes.lost import GONE
 from fda_tf.saving.resuming import Resuming
 from fda_tf.worker import check
@@ -61,7 +62,8 @@ class Fit:
         self._made: Made | None = None
         self._steps: Steps | None = None
         self._lent: Lent | None = None
-        self._asked = 0  # executions of the epoch that Keras asked for
+        self._asked = 0  # executions of this epoch that Keras asked for
+        self._logs: dict[str, str] = {}  # of the epoch
 
     # fit begins.
 
@@ -151,6 +153,25 @@ class Fit:
         if self._lent is not None:
             self._lent.take_back()
 
+    def epoch_has_begun(self) -> None:
+        """Makes all anew from the average, if callbacks compiled the model."""
+        with self.telling():
+            self._meetings.meet_alike(
+                f"the start of epoch {self._progress.epoch + 1}",
+                {"whether a callback compiled it anew": self._keras.compiled},
+            )
+            if not self._keras.compiled:
+                return
+            self._keras.compiled = False
+            if self._made is not None:
+                self._finish()
+            self._made = self._steps = self._lent = None
+
+    @property
+    def within_epoch(self) -> bool:
+        """Whether an epoch's steps have begun, and its end is not settled."""
+        return self._asked > 0
+
     def execute(self, iterator: Any) -> Any:
         """Does one execution: up to `steps_per_execution` steps; for Keras."""
         if not isinstance(iterator, tf.data.Iterator):  # train_on_batch
@@ -201,6 +222,7 @@ class Fit:
         logs = self._reduce(self._steps.logs or unknown)
         if not self._lent.place():
             self._steps.raise_bad_drift()
+        self._asked = 0
         return {**logs, **extra}
 
     def _keras_steps(self) -> int:
@@ -231,11 +253,16 @@ class Fit:
         self._validating = False
         self._keras.end_validation()
 
+    def see_logs(self, logs: dict[str, Any]) -> None:
+        """Keeps an epoch's logs as Keras has them, to compare."""
+        self._logs = {f"the log {n!r}": text(v) for n, v in logs.items()}
+
     def after_epoch(self, epoch: int) -> None:
         """Settles how to go on, when all callbacks have had their turn."""
         with self.telling():
-            everyone = self._meetings.meet(
+            everyone = self._meetings.meet_alike(
                 f"what follows epoch {epoch + 1}",
+                self._logs,
                 stop=bool(self.model.stop_training),
                 preempted=self._resuming.preempted,
                 changed=self._lent.changed(),
@@ -284,12 +311,16 @@ class Fit:
             if any(news["changed"] for news in everyone):
                 self._begin_round()
             if self._made is not None:
-                self._lent.take_back()
-                trainer = self._made.trainer
-                if trainer.loop.finish():
-                    self._record.synchronised("end")
-                trainer.worker.assign(trainer.loop.averaged())
+                self._finish()
         self.leave()
+
+    def _finish(self) -> None:
+        """Synchronises; all workers then hold the same model."""
+        self._lent.take_back()
+        trainer = self._made.trainer
+        if trainer.loop.finish():
+            self._record.synchronised("end")
+        trainer.worker.assign(trainer.loop.averaged())
 
     def _begin_round(self) -> None:
         """Begins a round from what a callback has put into the model."""

@@ -61,14 +61,15 @@ class Meetings:
         """
         everyone = self.meet(place, settings=dict(settings), **news)
         for k, other in enumerate(everyone):
-            for name, first in everyone[0]["settings"].items():
-                theirs = other["settings"][name]
-                if theirs != first:
+            first, theirs = everyone[0]["settings"], other["settings"]
+            for name in {**first, **theirs}:
+                if theirs.get(name) != first.get(name):
                     self.settled = True
                     raise ValueError(
-                        f"Worker {k} differs from worker 0 in {name}: {theirs} "
-                        f"against {first}. Call fit in the same way on every "
-                        "worker; only their data differ."
+                        f"Worker {k} differs from worker 0 in {name}: "
+                        f"{theirs.get(name)} against {first.get(name)}. Call "
+                        "fit in the same way on every worker; only their data "
+                        "differ."
                     )
         return everyone
 

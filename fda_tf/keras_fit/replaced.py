@@ -16,17 +16,23 @@ class Replaced:
 
     Args:
       fit: the `fda_tf.keras_fit.fitting.Fit` that takes them.
+
+    Attributes:
+      train_function: Keras' own.
+      compiled: whether a callback has compiled the model anew.
     """
 
     def __init__(self, fit: Any):
         self._fit, self._model = fit, fit.model
         self._arranged = Arranged(
-            fit.callback, Last(fit), fit.calling, fit.replicas.is_chief
+            fit.callback, Last(fit), fit.calling, fit.replicas
         )
         model = fit.model
+        _refuse_own_loop(model.train_function)
         self.train_function = model.train_function
         self.logs = model._get_metrics_result_or_logs
         self._test_function: Callable | None = None
+        self.compiled = False
         self._epoch = model._initial_epoch
         model.train_function = fit.execute
         model._get_metrics_result_or_logs = fit.result
@@ -86,10 +92,49 @@ class Replaced:
         self._until_the_end.close()
 
     def _make_train_function(self, force: bool = False) -> Any:
-        if self._fit.in_callback:  # which uses the model besides
-            return self.train_function
-        self._fit.leave()
-        return self._model.make_train_function(force)
+        model = self._model
+        if not self._fit.in_callback:
+            self._fit.leave()
+            return model.make_train_function(force)
+        if force or model.train_function is None:
+            if self._fit.within_epoch:
+                raise ValueError(
+                    "A callback has called model.make_train_function() within "
+                    "an epoch, after a batch. Compile the model anew in "
+                    "on_epoch_end or on_epoch_begin, where all workers meet."
+                )
+            self.compiled = True
+            self._make_again()
+        return model.train_function
+
+    def _make_again(self) -> None:
+        """Lets Keras make its train function, and takes its place again."""
+        model = self._model
+        del model.make_train_function
+        try:
+            model.make_train_function(force=True)
+        finally:
+            model.make_train_function = self._make_train_function
+        _refuse_own_loop(model.train_function)
+        self.train_function = model.train_function
+        model.train_function = self._fit.execute
+
+
+def _refuse_own_loop(train_function: Any) -> None:
+    """Raises ValueError unless a train function is the one that Keras makes.
+
+    Another one, of an overridden `make_train_function` or set by hand, would
+    never be called: ours is in its place.
+    """
+    # A wrapper may have Keras' __module__; where it was written is told here.
+    where = getattr(train_function, "__globals__", {}).get("__name__", "")
+    if where.partition(".")[0] != "keras":
+        raise ValueError(
+            "The model has a train function of its own, by make_train_function"
+            f" or by hand: {train_function!r}. It would not be called, since "
+            "the steps of all workers are one loop. Write what it does in "
+            "train_step, or in a loop of your own with fda_tf.Trainer."
+        )
 
 
 class Last(keras.callbacks.Callback):
@@ -101,6 +146,9 @@ class Last(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._fit.all_have_begun()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._fit.epoch_has_begun()
 
     def on_epoch_end(self, epoch, logs=None):
         self._fit.after_epoch(epoch)

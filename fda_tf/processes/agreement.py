@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fda_tf.processes import held
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # What a config holds besides settings: names that Keras numbers as it goes,
 # and seeds, which need not be the same: the chief's random states are taken.
@@ -78,7 +80,7 @@ def describe_model(worker: Any) -> dict[str, Any]:
         for i, layer in enumerate(model._flatten_layers())
         if layer is not model
     }
-    return versions | compiled | shapes | layers
+    return versions | compiled | shapes | layers | worker.held
 
 
 def text(thing: Any) -> str:
@@ -119,13 +121,23 @@ def agree_on(
     if errors:
         return  # our own error is raised as it was
     for k, other in enumerate(everyone):
-        for name in {**everyone[0], **other}:
+        for name in held.unlike(everyone[0], other):
             ours, theirs = everyone[0].get(name), other.get(name)
-            if ours != theirs:
-                raise ValueError(
-                    f"Worker {k} differs from worker 0 in {name}: {theirs} "
-                    f"against {ours}. {advice}"
-                )
+            raise ValueError(
+                f"Worker {k} differs from worker 0 in {name}: {theirs} "
+                f"against {ours}. {advice}{_advice(name)}"
+            )
+
+
+def _advice(name: str) -> str:
+    if not name.startswith((held.CONSTANTS, held.ASSETS, "layer ")):
+        return ""
+    return (
+        " What a layer learns by adapt(), and any array that the model, its "
+        "loss or its train_step is given, must be the same: adapt on the "
+        "whole data, or on the chief and send it to the others, such as "
+        "layer.set_vocabulary(replicas.gather_json(words)[0])."
+    )
 
 
 def tell(replicas: Any, error: Exception) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from fda_tf.processes import agreement
+from fda_tf.processes import agreement, held
 from fda_tf.saving import saved
 from fda_tf.saving.checkpoint import Checkpoint
 from fda_tf.saving.saved import HISTORY, Saved
@@ -20,7 +20,7 @@ from fda_tf.training import Loop
 
 VERSIONS = ("fda_tf", "tensorflow", "keras")
 # So begin the names of what Keras describes, the server's optimizer too.
-KERAS = ("optimizer", "server", "loss", "layer ")
+KERAS = ("optimizer", "server", "loss", "layer ", held.CONSTANTS)
 # What one worker alone does not have: with others it begins anew.
 ALONE_WITHOUT = ("monitor/", "check/", "residual/")
 
@@ -274,6 +274,6 @@ def _unlike_settings(
         )
     return [
         f"{name} was {theirs.get(name)}, is {ours.get(name)}"
-        for name in {**ours, **theirs}
-        if ours.get(name) != theirs.get(name) and not name.startswith(left_out)
+        for name in held.unlike(ours, theirs)
+        if not name.startswith(left_out)
     ]
