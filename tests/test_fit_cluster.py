@@ -511,8 +511,8 @@ DIFFER = "ValueError: Worker 1 differs from worker 0 in "
         ("other executions", DIFFER + "steps_per_execution: 4 against 1"),
         (
             "other first epoch",
-            "RuntimeError: Worker 1 is at the end of epoch 2, worker 0 at the "
-            "end of epoch 1. Call fit in the same way",
+            "RuntimeError: Worker 1 is at the start of epoch 2, worker 0 at "
+            "the start of epoch 1. Call fit in the same way",
         ),
         (
             "validation on one",

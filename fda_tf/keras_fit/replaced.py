@@ -24,11 +24,11 @@ class Replaced:
 
     def __init__(self, fit: Any):
         self._fit, self._model = fit, fit.model
+        _refuse_own_loop(fit.model.train_function)
         self._arranged = Arranged(
             fit.callback, Last(fit), fit.calling, fit.replicas
         )
         model = fit.model
-        _refuse_own_loop(model.train_function)
         self.train_function = model.train_function
         self.logs = model._get_metrics_result_or_logs
         self._test_function: Callable | None = None
