@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-BATCHES = "batches"  # the name of what constants may depend on: sizes
+BATCHES = "the specs of a batch"  # of whose sizes constants may be made
 CONSTANTS, ASSETS = "constants in ", "assets of "  # so begin names
 # Fewer whole numbers are shapes, axes and seeds, which need not be the same.
 _FEWEST = 8
