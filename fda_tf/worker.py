@@ -340,9 +340,8 @@ def _may_write(
     if not _are_built(model, besides):
         try:
             step.get_concrete_function(spec)
-            besides = [
-                o for o in besides if o is not model.optimizer
-            ]  # not used
+            # The model's own, if it is not built now, is not used.
+            besides = [o for o in besides if o is not model.optimizer]
         except Exception as raised:
             error = raised
         if not _are_built(model, besides):
