@@ -187,12 +187,6 @@ class Averaging(keras.callbacks.Callback):
         of_a_fit = {"made": None, "_fit": None, "_model": None}
         return self.__dict__ | of_a_fit
 
-    def __getstate__(self):
-        # A copy has the settings, and nothing of a fit: keras-tuner copies
-        # callbacks, and a model or a compiled step cannot be copied so.
-        of_a_fit = {"made": None, "_fit": None, "_model": None}
-        return self.__dict__ | of_a_fit
-
     def fit_ended(self, fit: Fit) -> None:
         """Forgets a fit: what it used may be large."""
         if self._fit is fit:

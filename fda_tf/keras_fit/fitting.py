@@ -279,10 +279,6 @@ class Fit:
         """Keeps an epoch's logs as Keras has them, to compare."""
         self._logs = {f"the log {n!r}": text(v) for n, v in logs.items()}
 
-    def see_logs(self, logs: dict[str, Any]) -> None:
-        """Keeps an epoch's logs as Keras has them, to compare."""
-        self._logs = {f"the log {n!r}": text(v) for n, v in logs.items()}
-
     def after_epoch(self, epoch: int) -> None:
         """Settles how to go on, when all callbacks have had their turn."""
         with self.telling():

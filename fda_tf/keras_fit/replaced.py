@@ -22,7 +22,6 @@ class Replaced:
 
     def __init__(self, fit: Any):
         self._fit, self._model = fit, fit.model
-        _refuse_own_loop(fit.model.train_function)
         self._arranged = Arranged(
             fit.callback, Last(fit), fit.calling, fit.replicas
         )

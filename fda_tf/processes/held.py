@@ -47,7 +47,9 @@ def describe(model: Any, traced: Any, spec: Any) -> dict[str, Any]:
         for i, layer in enumerate(layers)
         if layer is not model and (digest := _saved(layer))
     }
-    return {BATCHES: repr(spec), **sums, **saved}
+    # Without a trace nothing is known of constants: as for other batches.
+    batches = {BATCHES: repr(spec)} if traced else {}
+    return batches | sums | saved
 
 
 def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
