@@ -331,13 +331,15 @@ def _may_write(
     with contextlib.suppress(Exception):  # such as a model with no call()
         model._symbolic_build(data_batch=data_batch)
     held = optimizers.held_by(model)
-    if not _are_built(model, held):
+    own = optimizers.nested(model.optimizer)
+    others = [optimizer for optimizer in held if optimizer not in own]
+    if not _are_built(model, [*own[:1], *others]):
         try:
             step.get_concrete_function(spec)
-            held = [o for o in held if o is not model.optimizer]  # not used
+            own = []  # what it has not built it does not use
         except Exception as raised:
             error = raised
-        if not _are_built(model, held):
+        if not _are_built(model, [*own[:1], *others]):
             raise ValueError(
                 f"The model {model.name!r} runs eagerly, and not all of it can "
                 f"be built before its first step ({error}). Before fit, call "
@@ -345,7 +347,7 @@ def _may_write(
                 "optimizer.build(variables) of each optimizer; or compile it "
                 "without run_eagerly=True."
             ) from error
-    owners = [model, *optimizers.held_by(model)]
+    owners = [model, *held]
     return _by_id(v for owner in owners for v in owner.variables)
 
 
