@@ -50,14 +50,15 @@ def _may_write(model: keras.Model, step: Any, spec: Any) -> Variables:
     with contextlib.suppress(Exception):  # such as a model with no call()
         model._symbolic_build(data_batch=data_batch)
     besides = optimizers.held_by(model)
-    if not _are_built(model, besides):
+    own = optimizers.nested(model.optimizer)
+    others = [optimizer for optimizer in besides if optimizer not in own]
+    if not _are_built(model, [*own[:1], *others]):
         try:
             step.get_concrete_function(spec)
-            # The model's own was not used, if it is not built now.
-            besides = [o for o in besides if o is not model.optimizer]
+            own = []  # what it has not built it does not use
         except Exception as raised:
             error = raised
-        if not _are_built(model, besides):
+        if not _are_built(model, [*own[:1], *others]):
             raise ValueError(
                 f"The model {model.name!r} runs eagerly, and not all of it can "
                 f"be built before its first step ({error}). Before fit, call "
@@ -65,7 +66,7 @@ def _may_write(model: keras.Model, step: Any, spec: Any) -> Variables:
                 "optimizer.build(variables) of each optimizer; or compile it "
                 "without run_eagerly=True."
             ) from error
-    owners = [model, *optimizers.held_by(model)]
+    owners = [model, *besides]
     return by_id(v for owner in owners for v in owner.variables)
 
 
