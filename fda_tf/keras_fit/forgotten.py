@@ -65,7 +65,7 @@ def arrays_digest(replicas: Any) -> str | None:
     try:
         data = [given.get(name) for name in arrays.NAMES]
         return digest(arrays.read(data, "The data given to fit"))
-    except ValueError:
+    except (ValueError, TypeError):  # of what else fit takes
         return None
 
 

@@ -57,7 +57,7 @@ class GivenArrays:
         }
 
     def compare(self, workers: Any) -> None:
-        """Warns of unlike data: arrays that differ are refused already."""
+        """Does nothing: unlike arrays have been refused by their digests."""
 
     def part(
         self, worker: int, workers: int, seed: int, equal: bool
