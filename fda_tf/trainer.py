@@ -47,6 +47,8 @@ class Trainer:
       guard: a `fda_tf.Guard` against a worker that is far off, or None.
       epoch_steps: the steps of an epoch, for a `sync` that counts in epochs.
       replicas: what `fda_tf.connect()` returned.
+      worker: the `worker` of another trainer of this model, as compiled now,
+        and of such batches: then the model's step is not traced again.
       **settings: more that must be the same on all workers.
 
     Raises:
@@ -79,6 +81,7 @@ class Trainer:
         guard: Guard | None = None,
         epoch_steps: int | None = None,
         replicas: replicas_lib.Replicas | None = None,
+        worker: Worker | None = None,
         **settings: Any,
     ):
         replicas = replicas_lib.current() if replicas is None else replicas
@@ -95,7 +98,7 @@ class Trainer:
                     "guard": guard,
                 }
                 spec = tf.nest.map_structure(_spec, example)
-                self.worker = Worker(model, spec)
+                self.worker = worker or Worker(model, spec)
                 described = agreement.describe(
                     self.worker,
                     sync=sync,
@@ -218,6 +221,16 @@ class Trainer:
             return None
         facts = {k: v for k, v in found.facts.items() if k != saved.OURS}
         return facts | {"history": found.history()}
+
+    def begin_as(self, fresh: "Trainer") -> None:
+        """Begins the run that another trainer is about to begin, in its place.
+
+        Args:
+          fresh: of the same worker and settings, and just made.
+        """
+        self._state.take(fresh._state)
+        self.loop.restart()
+        self.home.end_meeting()
 
     def restore(self, found: saved.Saved) -> None:
         """Puts a checkpoint in place; says so when it was of another K."""

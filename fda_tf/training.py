@@ -311,6 +311,8 @@ class Loop:
         vectors.assign(self.w0, self.workers.snapshot().weights)
         self.hold()
         self.interval.assign(0)
+        self._state_is_finite.assign(True)
+        self._server_is_finite.assign(True)
         if self.check is not None:
             self.check.synchronised()
 

@@ -45,6 +45,13 @@ class State:
         self._settings = _settings(loop)
         self._whole: int | None = None  # the step of our last checkpoint
 
+    def take(self, other: "State") -> None:
+        """Takes the values of another state of the same model and settings."""
+        for name, variable in self._variables.items():
+            if variable is not other._variables[name]:
+                variable.assign(other._variables[name])
+        self._whole = None
+
     def save(
         self,
         checkpoint: Checkpoint,
