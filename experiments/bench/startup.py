@@ -1,7 +1,7 @@
 """How long it takes from `python` to the first step, and where the time goes.
 
 LeNet-5 by `model.fit`, batches of 32: stock Keras in one process, and with
-`fda_tf.FDA` in one and in four. Each repeat starts all three, in an order of
+`fda_tf.FDA` in one, two and four. Each repeat starts all kinds, in an order of
 its own; figures are medians of the seconds of the slowest process, with the
 interval of `measured.spread` for the whole.
 
@@ -14,6 +14,8 @@ interval of `measured.spread` for the whole.
   model       the model is built and compiled, the data are there
   first step  `fit` until its first batch's end: the workers compare models
               and settings, take the first one's weights, trace and run
+  CPU         CPU seconds of this last part, of one process: stock, alone, and
+              as one of 2 and of 4; seconds count the other processes' too
 
 Then what `import fda_tf` adds to `import tensorflow`: as seconds within
 processes that import both, and as the difference between processes that do and
@@ -38,7 +40,7 @@ flags.DEFINE_bool("plain", False, "Internal: without fda_tf.")
 
 BEGUN = "STARTUP_BEGUN"  # environment variable: when the parent started it
 PARTS = ("python", "tensorflow", "fda_tf", "connect", "model", "first step")
-KINDS = {"Keras, 1": 1, "fda_tf, 1": 1, "fda_tf, 4": 4}
+KINDS = {"Keras, 1": 1, "fda_tf, 1": 1, "fda_tf, 2": 2, "fda_tf, 4": 4}
 
 
 def start() -> dict:
@@ -71,10 +73,12 @@ def start() -> dict:
         def on_train_batch_end(self, batch, logs=None):
             if batch == 0:
                 lap("first step")
+                laps["CPU"] = time.process_time() - begun
 
     model = TASKS["lenet5_mnist"].build(seed=0)
     x = np.zeros((64, 28, 28, 1), np.float32)
     lap("model")
+    begun = time.process_time()
     model.fit(
         x,
         np.zeros(64, np.int64),
@@ -93,8 +97,12 @@ def total(kind: str) -> dict:
     command += ["--plain"] if kind.startswith("Keras") else []
     begun = {BEGUN: repr(time.time())}
     found = processes.run(command, KINDS[kind], timeout=120.0, env=begun)
-    slowest = max(found, key=lambda laps: sum(laps.values()))
-    return slowest | {"total": sum(slowest.values())}
+
+    def seconds(laps):
+        return sum(laps[part] for part in PARTS if part in laps)
+
+    slowest = max(found, key=seconds)
+    return slowest | {"total": seconds(slowest)}
 
 
 def import_seconds(what: str) -> tuple[float, float]:
@@ -154,7 +162,7 @@ def main(_) -> None:
     rows = []
     for kind, found in starts.items():
         row = {"kind": kind, "starts": found}
-        for part in PARTS:
+        for part in (*PARTS, "CPU"):
             if part in found[0]:
                 row[part] = statistics.median(laps[part] for laps in found)
         totals = [laps["total"] for laps in found]
@@ -165,7 +173,7 @@ def main(_) -> None:
         low, high = interval
         print(f"{what}: {median:.3f} s ({low:.3f} to {high:.3f})")
     measured.show(
-        rows, ("kind", *PARTS, "total", "interval"), {"imports": added}
+        rows, ("kind", *PARTS, "total", "interval", "CPU"), {"imports": added}
     )
 
 
