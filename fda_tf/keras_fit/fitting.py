@@ -105,6 +105,9 @@ class Fit:
             progress.batches = min(known, default=None)
             self._resuming.find()
             self._keras.begin_at(self._resuming.first_epoch(epochs))
+            shown = self.replicas.is_chief and params.get("verbose")
+            if shown and self.replicas.count > 1:
+                self._record.announce(self.replicas.count)
 
     def all_have_begun(self) -> None:
         """Gives the other callbacks back what they knew."""

@@ -1,9 +1,11 @@
 """What happened in a fit: in the callback's lists, the logs, TensorBoard."""
 
+import sys
 from typing import Any
 
 import keras
 import numpy as np
+from absl import logging
 
 from fda_tf.keras_fit.execution import Done
 from fda_tf.keras_fit.points import Points
@@ -30,6 +32,19 @@ class Record:
         """Writes points, too, if there is a TensorBoard callback here."""
         if board is not None:
             self._points = Points(board.log_dir)
+
+    def announce(self, workers: int) -> None:
+        """Says in one line what trains, where Keras shows its progress bar.
+
+        Args:
+          workers: K.
+        """
+        line = f"fda_tf: {workers} workers, {_told(self._sync)}"
+        if keras.config.is_interactive_logging_enabled():
+            sys.stdout.write(f"{line}\n")
+            sys.stdout.flush()
+        else:
+            logging.info(line)
 
     def close(self) -> None:
         """Ends the file of points."""
@@ -97,3 +112,19 @@ class Record:
         )
         if self._points:
             self._points.synchronisation(int(step), estimate)
+
+
+def _told(sync: Any) -> str:
+    """Returns what a policy is, in few words.
+
+    Example:
+      >>> _told(VarianceThreshold("auto", "linear"))
+      'LinearFDA, theta auto'
+      >>> from fda_tf import Every
+      >>> _told(Every(steps=8))
+      'Every(steps=8, epochs=None)'
+    """
+    if not isinstance(sync, VarianceThreshold):
+        return repr(sync)
+    name = type(sync.monitor).__name__.removesuffix("Monitor")
+    return f"{name}FDA, theta {sync.theta}"

@@ -8,6 +8,7 @@ import tensorflow as tf
 from fda_tf import checks
 from fda_tf import replicas as replicas_lib
 from fda_tf.keras_fit import given as given_lib
+from fda_tf.keras_fit import shuffled
 from fda_tf.keras_fit.epochs import Shard, shard_of
 from fda_tf.processes import agreement
 
@@ -93,6 +94,7 @@ def shard(
         >>> len(epoch), held_out
         (2, (array([4, 5]), array([0, 1])))
     """
+    shuffled.do_not_warn(Shard)
     replicas = replicas_lib.current() if replicas is None else replicas
     settings = {
         "batch_size": batch_size,

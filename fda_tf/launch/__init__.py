@@ -21,6 +21,9 @@ PREEMPTION_SECONDS = 30.0  # from SIGTERM to being killed: time to save
 FIRST_PAUSE_SECONDS = 1.0  # before the first restart; each is twice as long
 LONGEST_PAUSE_SECONDS = 30.0
 SOON_SECONDS = 15.0  # a start that failed in less is one more of a row
+# TensorFlow tells of its cluster and of XLA, in ten lines that no one process
+# has; its warnings are shown.
+QUIET = ("TF_CPP_MIN_LOG_LEVEL", "1")
 RESTART_VARIABLE = "FDA_TF_RESTART"  # 0, 1, ...: which start this is
 
 
@@ -109,8 +112,10 @@ def launch(
     Args:
       command: the program and its arguments.
       workers: K.
-      env: the environment; by default this process's. TF_CONFIG is added, and
-        FDA_TF_RESTART, which is 0 at the first start, then 1, 2, ...
+      env: the environment; by default this process's. TF_CONFIG is added,
+        FDA_TF_RESTART, which is 0 at the first start, then 1, 2, ..., and, if
+        it is not there, TF_CPP_MIN_LOG_LEVEL=1: no information of
+        TensorFlow's C++, only warnings and errors.
       max_restarts: how often all workers are started again, in all.
       grace: seconds that the workers have after SIGTERM. After a failure they
         have 5: they wait for one that is gone.
@@ -141,6 +146,7 @@ def launch(
     _check(command, workers, max_restarts)
     grace = checks.real("grace", grace, 0, "seconds, 0 or more")
     environment = dict(os.environ if env is None else env)
+    environment.setdefault(*QUIET)
     output = _output.Output(quiet, log_dir)
     failures = 0
     with _sigterm() as asked:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import re
 import sys
 import threading
 from collections.abc import Iterable
@@ -13,6 +14,12 @@ from typing import IO
 
 from absl import logging
 
+# Information of TensorFlow's C++: what its import says, before any setting
+# counts, is the same on all workers, and worker 0's is shown.
+INFORMATION = re.compile(
+    rb"I\d{4} [\d:.]+ +\d+ \S+:\d+\] |"
+    rb"WARNING: All log messages before absl::InitializeLog\(\)"
+)
 CHUNK_BYTES = 65536  # also the longest line that is shown in one piece
 LAST_LINES = 60  # of a worker that failed, where its output is not shown
 
@@ -110,7 +117,11 @@ class Reader(threading.Thread):
             self._show(lines)
 
     def _show(self, lines: Iterable[bytes]) -> None:
-        texts = [shown(line).decode(errors="replace") for line in lines]
+        texts = [
+            shown(line).decode(errors="replace")
+            for line in lines
+            if not INFORMATION.match(line)
+        ]
         _write("".join(f"{self._prefix}{text}\n" for text in texts))
 
 
