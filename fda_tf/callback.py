@@ -75,9 +75,9 @@ class Averaging(keras.callbacks.Callback):
     Attributes:
       syncs: a dict for each synchronisation: step, cause ("threshold",
         "interval", "end", or "callback" for what one has moved) and the
-        estimate of the variance. When `fit` is
-        called again, both lists go on, unless the model was compiled anew or
-        its epochs became of another length.
+        estimate of the variance. When `fit` is called again, both lists go on,
+        unless the model was compiled anew, its epochs became of another length,
+        or a callback of the same settings has trained it in between.
       variance: the estimate after each step, floats; empty without a monitor.
         From a sketch's cascade, here as in the logs, an upper bound of the
         estimate while that is below theta.

@@ -105,7 +105,7 @@ def _loss():
 def test_what_is_alike_is_used_again(one, other, samples, again, traces):
     model, made = reuse_job.build(), []
     for callback, n in ((one(), 48), (other(), samples)):
-        data = fda_tf.shard([part[:n] for part in small.data(48)], 8)
+        data = fda_tf.shard(tuple(a[:n] for a in small.data(48)), 8)
         model.fit(data, verbose=0, callbacks=[callback])
         made.append(callback.made)
         assert callback.made.trainer.counters()["step"] == n // 8
