@@ -63,6 +63,19 @@ def test_two_workers_say_what_stock_keras_does_and_one_line(job, capsys):
     assert len(shown) == len(stock) + 1, shown
 
 
+def test_the_launcher_itself_says_nothing():
+    root = processes.HERE.parent
+    launcher = [sys.executable, "-m", "fda_tf.launch", "--workers=1"]
+    done = subprocess.run(
+        [*launcher, sys.executable, "-c", "print(7)"],
+        env=processes.environment(PYTHONPATH=str(root)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("7\n", "")
+
+
 @pytest.mark.parametrize("name", reuse_job.CASES)
 def test_a_new_callback_does_as_if_all_were_compiled_anew(job, name):
     chief, other = (report[name] for report in job[0])
