@@ -1,7 +1,6 @@
 """What a fit trains with: made before its first step, then used again."""
 
 import dataclasses
-import operator
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -122,9 +121,10 @@ def _kept(callback: Any, made_for: tuple) -> Made | None:
     # One that needs the loss has given the worker a variable of its own.
     if trainer.loop.sync.needs_loss or callback.sync.needs_loss:
         return None
-    same = (trainer.model, trainer.replicas)
-    ours = (callback.model, callback.replicas)
-    return kept if all(map(operator.is_, same, ours)) else None
+    if trainer.model is not callback.model:
+        return None  # but one that it is a copy of
+    same_job = trainer.replicas.addresses == callback.replicas.addresses
+    return kept if same_job else None
 
 
 def take_chiefs(trainer: Trainer) -> list[Group]:
