@@ -64,7 +64,7 @@ if __name__ == "__main__":
     train, test = pairs(x, y, seed=0), pairs(x_test, y_test, seed=1)
 
     model = build()
-    fda = fda_tf.FDA(theta="auto")
+    fda = fda_tf.FDA(theta=fda_tf.thetas.TargetInterval(steps=25))
     history = model.fit(
         fda_tf.shard(train, batch_size=40 // replicas.count),
         epochs=8,
