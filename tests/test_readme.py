@@ -10,6 +10,7 @@ import runs
 import small
 
 ROOT = pathlib.Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
 def blocks(name="README.md"):
@@ -60,6 +61,18 @@ def test_the_loop_script_runs_alone(images):
     exec(blocks()[2], names)
     assert names["history"].rows[-1]["step"] == 2000
     assert (images / "averaged.keras").exists()
+
+
+def test_a_script_that_was_moved_runs_alone(images):
+    (block,) = re.findall(r"```diff\n(.*?)```", README.read_text(), re.DOTALL)
+    moved = [line[1:] for line in block.splitlines() if line[0] != "-"]
+    model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(10)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    names = {"keras": keras, "model": model}
+    exec("\n".join(moved), names)
+    assert len(names["data"]) == -(-57 // 32)  # 7 of 64 are held out
+    assert len(model.history.history["val_loss"]) == 10
 
 
 def test_a_monitor_of_ones_own_trains():

@@ -1,8 +1,12 @@
 """Scripts of others' making: two processes against one, and the simulation."""
 
+import pathlib
+
 import pytest
 
 from experiments.bench import scripts
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.mark.slow
@@ -13,3 +17,22 @@ def test_two_processes_train_as_one_and_as_the_simulation(name, tmp_path):
     assert row["within"], row
     assert row["syncs"] == row["twin_syncs"] > 0
     assert row["twin_apart"] == 0
+
+
+def test_the_table_is_made_of_the_rows():
+    rows = scripts.read(ROOT / "experiments/summaries/scripts.jsonl")
+    assert list(rows) == list(scripts.NAMES)
+    assert (
+        scripts.table(rows.values()) in (ROOT / "docs/scripts.md").read_text()
+    )
+    for name, row in rows.items():
+        assert row["lines"] == list(scripts.lines(name))
+        assert row["equal"] and row["syncs"] == row["twin_syncs"] > 0
+
+
+def test_a_band_is_the_range_and_a_deviation_at_each_end():
+    assert scripts.band([1.0, 2.0, 3.0]) == (0.0, 4.0)
+
+
+def test_lines_that_name_something_of_ours_are_counted():
+    assert scripts.lines("lora")[0] == 7

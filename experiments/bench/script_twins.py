@@ -42,7 +42,7 @@ class Twin:
         build: Callable[[], keras.Model],
         data: Any,
         epochs: int,
-        batch_size: int = 40,
+        batch_size: int = 40 // WORKERS,
         seed: int = 0,
     ) -> keras.Model:
         """Returns the average after a fit that is simulated.
@@ -163,7 +163,7 @@ def _imbalanced(twin, ran):
 
 
 def _text_transformer(twin, ran):
-    return twin.fit(ran["build"], (ran["x"], ran["labels"]), epochs=5)
+    return twin.fit(ran["build"], (ran["x"], ran["labels"]), 5, batch_size=40)
 
 
 def _fine_tuning(twin, ran):
@@ -183,13 +183,13 @@ def _fine_tuning(twin, ran):
         base["made"] = made
         return freeze(made)
 
-    frozen = twin.fit(build_frozen, ran["new"], epochs=6, seed=1)
+    frozen = twin.fit(build_frozen, ran["new"], epochs=4, seed=1)
 
     def build_whole():
         model = _with(build_frozen(), frozen.get_weights())
         return ran["unfreeze"](base["made"], model)
 
-    return twin.fit(build_whole, ran["new"], epochs=6, seed=2)
+    return twin.fit(build_whole, ran["new"], epochs=4, seed=2)
 
 
 def _lora(twin, ran):
@@ -221,6 +221,6 @@ TWINS = {
     "text_transformer": _text_transformer,
     "fine_tuning": _fine_tuning,
     "nested_logs": _labelled(6),
-    "own_loop": _labelled(12),
+    "own_loop": _labelled(6),
     "lora": _lora,
 }

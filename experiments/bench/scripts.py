@@ -74,7 +74,6 @@ def measure(name: str, folder: str) -> dict:
         "two": by_two,
         "within": low <= statistics.mean(by_two) <= high,
         "equal": all(map(same, zip(*workers, strict=True))),
-        "history": first["history"],
         "syncs": first["syncs"],
         "twin_syncs": twin["syncs"],
         "twin_apart": apart(first["weights"], twin["weights"]),

@@ -52,23 +52,23 @@ def unfreeze(base, model):
 
 
 if __name__ == "__main__":
-    fda_tf.connect()
+    replicas = fda_tf.connect()
     keras.utils.set_random_seed(0)
     old, _ = common.digits(OLD)
     new, test = common.digits(NEW)
 
     fda = fda_tf.FDA(theta="auto")
     base, model = build()
-    data = fda_tf.shard(old, batch_size=40)
+    data = fda_tf.shard(old, batch_size=40 // replicas.count)
     model.fit(data, epochs=4, callbacks=[fda])
 
     model = freeze(base)
-    data = fda_tf.shard(new, batch_size=40, seed=1)
-    model.fit(data, epochs=6, validation_data=test, callbacks=[fda])
+    data = fda_tf.shard(new, batch_size=40 // replicas.count, seed=1)
+    model.fit(data, epochs=4, validation_data=test, callbacks=[fda])
 
     model = unfreeze(base, model)
-    data = fda_tf.shard(new, batch_size=40, seed=2)
-    history = model.fit(data, epochs=6, validation_data=test, callbacks=[fda])
+    data = fda_tf.shard(new, batch_size=40 // replicas.count, seed=2)
+    history = model.fit(data, epochs=4, validation_data=test, callbacks=[fda])
 
     logits = model.predict(test[0], verbose=0)
     score = float((logits.argmax(1) == test[1]).mean())

@@ -53,14 +53,16 @@ def build():
 
 
 if __name__ == "__main__":
-    fda_tf.connect()
+    replicas = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = common.digits()
 
     model = build()
     fda = fda_tf.FDA(theta="auto")
     history = model.fit(
-        fda_tf.shard((x, y), batch_size=40), epochs=6, callbacks=[fda]
+        fda_tf.shard((x, y), batch_size=40 // replicas.count),
+        epochs=6,
+        callbacks=[fda],
     )
 
     logits, _ = model.predict(x_test, verbose=0)

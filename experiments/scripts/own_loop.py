@@ -7,7 +7,7 @@ import fda_tf
 from experiments.scripts import common
 
 layers = keras.layers
-EPOCHS = 12
+EPOCHS = 6
 
 
 def build():
@@ -45,12 +45,12 @@ def make_step(model):
 
 
 if __name__ == "__main__":
-    fda_tf.connect()
+    replicas = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = common.digits()
 
     model = build()
-    data = fda_tf.shard((x, y), batch_size=40)
+    data = fda_tf.shard((x, y), batch_size=40 // replicas.count)
     sync = fda_tf.VarianceThreshold(theta="auto", monitor="sketch")
     trainer = fda_tf.Trainer(
         model, data.element_spec, sync=sync, epoch_steps=len(data)

@@ -92,14 +92,16 @@ def build():
 
 
 if __name__ == "__main__":
-    fda_tf.connect()
+    replicas = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, _), (x_test, _) = common.digits()
 
     model = build()
     fda = fda_tf.FDA(theta="auto")
     history = model.fit(
-        fda_tf.shard((x,), batch_size=40), epochs=8, callbacks=[fda]
+        fda_tf.shard((x,), batch_size=40 // replicas.count),
+        epochs=8,
+        callbacks=[fda],
     )
 
     mean, _, _ = model.encoder(x_test)
