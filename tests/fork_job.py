@@ -177,6 +177,7 @@ def cases(replicas, folder):
         "dataset, checkpoint",
         lambda: fit(replicas, saved("dataset"), nothing, True),
     )
+    yield "until SIGTERM", lambda: until_sigterm(replicas, folder)
 
 
 def ended(run):

@@ -1,5 +1,6 @@
 """How a process of a job ends, and what it shows of the error that ends it."""
 
+import atexit
 import contextlib
 import faulthandler
 import os
@@ -69,5 +70,9 @@ def show_once(replicas: Any, show: Callable) -> Callable:
             show(kind, error, traceback)
         else:
             sys.stderr.write(f"{kind.__name__}: {error}\n")
+        # Registered last, it is called before multiprocessing waits for what
+        # the script has started.
+        atexit.unregister(tell_at_exit)
+        atexit.register(tell_at_exit, replicas)
 
     return hook

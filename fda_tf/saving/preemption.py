@@ -1,7 +1,9 @@
 """SIGTERM: the machine is wanted for something else."""
 
+import atexit
 import contextlib
 import functools
+import multiprocessing
 import os
 import signal
 import socket
@@ -75,6 +77,8 @@ class Preemption:
             message += f"their output says why. Started again, they {then}."
         if chief:
             logging.warning("SIGTERM: %s", message)
+        # Registered last, it is called before multiprocessing waits for them.
+        atexit.register(_kill_children)
         raise Preempted(SAVED if saved == step else NOT_SAVED)
 
     def _remember(self, *_) -> None:
@@ -126,6 +130,17 @@ def _handler(function: Callable, ear: socket.socket) -> Iterator[None]:
             yield
         finally:
             restore()
+
+
+def _kill_children() -> None:
+    """Ends the children for which multiprocessing would wait.
+
+    Daemons, such as a pool's, it ends itself: one that is killed may leave a
+    lock behind on which the pool then waits for ever.
+    """
+    for child in multiprocessing.active_children():
+        if not child.daemon:
+            child.kill()
 
 
 _undo: list[Callable[[], Any]] = []
