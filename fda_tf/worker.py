@@ -111,12 +111,14 @@ class Worker:
 
     @contextlib.contextmanager
     def left_as_it_is(self) -> Iterator[None]:
-        """Puts back at its end what was done to the model, but to metrics.
+        """Puts back at its end what training changes, but for metrics.
 
-        What is kept takes no memory: a variable gets another buffer when it
-        changes.
+        What no training step changes, such as a counter of the model's
+        `test_step`, may be changed within. What is kept takes no memory: a
+        variable gets another buffer when it changes.
         """
-        own = groups.own_of(self.model).values()
+        changing = [self.weights, self.statistics, *self.rest]
+        own = [variable for group in changing for variable in group.variables]
         kept = [(variable, variable.read_value()) for variable in own]
         try:
             yield

@@ -253,27 +253,38 @@ def of_keras():
         "R2Score Recall RootMeanSquaredError SquaredHinge TrueNegatives "
         "TruePositives"
     ).split()
-    one = [getattr(K, name)() for name in names]
+    one = [getattr(K, name)(name=name) for name in names]
     one += [
-        K.PrecisionAtRecall(0.5), K.RecallAtPrecision(0.5),
-        K.SensitivityAtSpecificity(0.5), K.SpecificityAtSensitivity(0.5),
+        K.PrecisionAtRecall(0.5, name="PrecisionAtRecall"),
+        K.RecallAtPrecision(0.5, name="RecallAtPrecision"),
+        K.SensitivityAtSpecificity(0.5, name="SensitivityAtSpecificity"),
+        K.SpecificityAtSensitivity(0.5, name="SpecificityAtSensitivity"),
         K.AUC(curve="PR", num_thresholds=20, name="pr"),
         K.MeanMetricWrapper(lambda y, p: p, name="wrapped"),
         K.Precision(thresholds=[0.3, 0.6], name="two"),
-    ]  # fmt: skip
+    ]
     many = [
-        K.CategoricalAccuracy(), K.CategoricalCrossentropy(),
-        K.CategoricalHinge(), K.TopKCategoricalAccuracy(2), K.F1Score("macro"),
-        K.FBetaScore("micro"), K.OneHotIoU(3, [0, 1]), K.OneHotMeanIoU(3),
-        K.PearsonCorrelation(), K.ConcordanceCorrelation(),
+        K.CategoricalAccuracy(name="CategoricalAccuracy"),
+        K.CategoricalCrossentropy(name="CategoricalCrossentropy"),
+        K.CategoricalHinge(name="CategoricalHinge"),
+        K.TopKCategoricalAccuracy(2, name="TopKCategoricalAccuracy"),
+        K.F1Score("macro", name="F1Score"),
+        K.FBetaScore("micro", name="FBetaScore"),
+        K.OneHotIoU(3, [0, 1], name="OneHotIoU"),
+        K.OneHotMeanIoU(3, name="OneHotMeanIoU"),
+        K.PearsonCorrelation(name="PearsonCorrelation"),
+        K.ConcordanceCorrelation(name="ConcordanceCorrelation"),
         K.AUC(multi_label=True, num_labels=3, name="multi"),
-    ]  # fmt: skip
+    ]
     sparse = [
-        K.SparseCategoricalAccuracy(), K.SparseCategoricalCrossentropy(),
-        K.SparseTopKCategoricalAccuracy(2),
-        K.IoU(3, [0, 1], sparse_y_pred=False),
-        K.MeanIoU(3, sparse_y_pred=False),
-    ]  # fmt: skip
+        K.SparseCategoricalAccuracy(name="SparseCategoricalAccuracy"),
+        K.SparseCategoricalCrossentropy(name="SparseCategoricalCrossentropy"),
+        K.SparseTopKCategoricalAccuracy(
+            2, name="SparseTopKCategoricalAccuracy"
+        ),
+        K.IoU(3, [0, 1], sparse_y_pred=False, name="IoU"),
+        K.MeanIoU(3, sparse_y_pred=False, name="MeanIoU"),
+    ]
     inputs = keras.Input((3,))
     w = np.float32([[1.0, -1.0, 0.2], [0.5, 0.1, 0.3], [-0.5, 0.4, 0.0]])
     outputs = {"one": keras.layers.Dense(1, activation="sigmoid", name="one")}

@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import small
+import tensorflow as tf
 
 import fda_tf
 
@@ -78,6 +79,8 @@ def main(folder):
     replicas = fda_tf.connect(start_timeout=60, timeout=60)
     shard = small.shards(replicas.count, 96)[replicas.index]
     fit(fda_tf.shard(shard, 8, mine=True), callbacks=[CASES["sketch"]()])
+    # To compile all anew, again and again, is rightly warned of.
+    tf.get_logger().setLevel("ERROR")
     result = {
         name: [fits(callback, shard, anew) for anew in (False, True)]
         for name, callback in CASES.items()
