@@ -1,12 +1,8 @@
 """Scripts of others' making: two processes against one, and the simulation."""
 
-import pathlib
-
 import pytest
 
 from experiments.bench import scripts
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.mark.slow
@@ -17,17 +13,6 @@ def test_two_processes_train_as_one_and_as_the_simulation(name, tmp_path):
     assert row["within"], row
     assert row["syncs"] == row["twin_syncs"] > 0
     assert row["twin_apart"] == 0
-
-
-def test_the_table_is_made_of_the_rows():
-    rows = scripts.read(ROOT / "experiments/summaries/scripts.jsonl")
-    assert list(rows) == list(scripts.NAMES)
-    assert (
-        scripts.table(rows.values()) in (ROOT / "docs/scripts.md").read_text()
-    )
-    for name, row in rows.items():
-        assert row["lines"] == list(scripts.lines(name))
-        assert row["equal"] and row["syncs"] == row["twin_syncs"] > 0
 
 
 def test_a_band_is_the_range_and_a_deviation_at_each_end():
