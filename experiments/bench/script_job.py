@@ -53,11 +53,14 @@ def report(ran: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
     """Returns what a script did, as JSON can hold it; keeps its weights."""
     np.savez(file, *ran["model"].get_weights())
     fda, history = ran.get("fda"), ran.get("history")
-    counters = ran["trainer"].counters() if "trainer" in ran else {}
+    if "trainer" in ran:  # it does not count the one at the end
+        syncs = int(ran["trainer"].counters()["syncs"]) + 1
+    else:
+        syncs = len(fda.syncs)
     return {
         "score": ran["score"],
         "history": history and history.history,
-        "syncs": len(fda.syncs) if fda else int(counters["syncs"]),
+        "syncs": syncs,
         "weights": str(file),
     }
 

@@ -94,7 +94,7 @@ def dealt(data: tuple, seed: int) -> list[tuple]:
 
 
 def simulate(name: str, ran: Ran, seed: int) -> tuple[list[np.ndarray], int]:
-    """Returns the weights that the simulation ends with, and its syncs.
+    """Returns the weights at the end, and the synchronisations of the last fit.
 
     Args:
       name: of the script.
@@ -103,8 +103,7 @@ def simulate(name: str, ran: Ran, seed: int) -> tuple[list[np.ndarray], int]:
     """
     twin = Twin(ran, seed)
     model = TWINS[name](twin, ran)
-    syncs = sum(len(history.syncs) for history in twin.histories)
-    return model.get_weights(), syncs
+    return model.get_weights(), len(twin.histories[-1].syncs)
 
 
 def _images(twin, ran):
