@@ -111,15 +111,14 @@ class Worker:
 
     @contextlib.contextmanager
     def left_as_it_is(self) -> Iterator[None]:
-        """Puts back at its end what training changes, but for metrics.
+        """Puts back at its end what of the model a training step changes.
 
-        What no training step changes, such as a counter of the model's
-        `test_step`, may be changed within. What is kept takes no memory: a
-        variable gets another buffer when it changes.
+        Metrics, and what no training step changes, such as a counter of the
+        model's `test_step`, may be changed within. What is kept takes no
+        memory: a variable gets another buffer when it changes.
         """
-        changing = [self.weights, self.statistics, *self.rest]
-        own = [variable for group in changing for variable in group.variables]
-        kept = [(variable, variable.read_value()) for variable in own]
+        own, changing = groups.own_of(self.model), self.changing()
+        kept = [(v, v.read_value()) for i, v in own.items() if i in changing]
         try:
             yield
         finally:

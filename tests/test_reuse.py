@@ -38,12 +38,13 @@ def job(tmp_path_factory):
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
         timeout=SECONDS,
     )
-    assert done.returncode == 0, done.stdout[-3000:]
+    # Read as text, each state of a progress bar would be a line.
+    said = done.stdout.decode()
+    assert done.returncode == 0, said[-3000:]
     reports = [json.loads((folder / f"{k}.json").read_text()) for k in (0, 1)]
-    return reports, _lines(done.stdout)
+    return reports, _lines(said)
 
 
 def _lines(output):

@@ -200,13 +200,16 @@ class Checkpoint:
           but: how many to keep; None for `keep`.
         """
         left = self.keep if but is None else but
+        older = []
         for step in self.steps():
             part = self._part(step, worker, workers)
             if left and part.manifest.exists():
                 left -= 1
                 part.remove_unfinished()
             else:
-                part.remove()
+                older.append(part)
+        for part in reversed(older):  # killed midway, it leaves no gap
+            part.remove()
 
     def rewind(self, step: int, worker: int, workers: int) -> None:
         """Removes this worker's parts of all later steps.
