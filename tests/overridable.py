@@ -16,7 +16,8 @@ WORKS = (
     "trainable_variables trainable_weights"
 )
 # Stock's own parts may be called in an override; another train function not.
-REFUSED = "make_train_function run_eagerly train_function"
+REFUSED = "make_train_function train_function"
+KINDS = "run_eagerly"  # works, too: tried in test_kinds.py
 BESIDE = (
     "add_loss add_metric add_variable add_weight build_from_config "
     "compile_from_config compiled_loss compiled_metrics "
@@ -38,6 +39,7 @@ PLACES = {
     name: kind
     for kind, names in (
         ("works", WORKS),
+        ("works", KINDS),
         ("refused", REFUSED),
         ("beside", BESIDE),
     )
