@@ -173,14 +173,15 @@ class _Dataset(_Batches):
         return self._dataset
 
     def part(self, first, last):
-        return _in_place(self._dataset.skip(first).take(last - first))
+        some = self._dataset.skip(first).take(last - first)
+        return _in_place(_of_length(some, last - first))
 
     def of_any_size(self):
         def relaxed(*batch):
             batch = tf.nest.map_structure(_relaxed, batch)
             return batch if len(batch) > 1 else batch[0]
 
-        return _in_place(self._dataset.map(relaxed))
+        return _in_place(_of_length(self._dataset.map(relaxed), self.count))
 
 
 class _PyDataset(_Batches):
@@ -204,6 +205,11 @@ class _PyDataset(_Batches):
 
     def of_any_size(self):
         return {}  # they are for Keras, too
+
+
+def _of_length(dataset: tf.data.Dataset, batches: int) -> tf.data.Dataset:
+    """Tells how many batches there are: else Keras' means count one more."""
+    return dataset.apply(tf.data.experimental.assert_cardinality(batches))
 
 
 def _in_place(data: Any) -> dict[str, Any]:
