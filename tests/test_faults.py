@@ -331,7 +331,7 @@ def test_the_launcher_shows_where_it_was_once(
         ("callback", "fit", "FaultError: the call", "FaultError: the call"),
         ("callback", "train", "FaultError: the call", "FaultError: the call"),
         ("data", "fit", "FaultError: the data's", "Unknown.*the data's"),
-        ("validation", "fit", "FaultError: the val", "Unknown.*the validation"),
+        ("validation", "fit", "FaultError: the val", "FaultError: the val"),
         ("exit", "fit", "", "SystemExit: 3"),
         ("exit", "train", "", "SystemExit: 3"),
         ("interrupt", "fit", "KeyboardInterrupt", "KeyboardInterrupt"),
