@@ -54,7 +54,7 @@ def cases():
         "topk": run(
             linear,
             sync=threshold(0.2, "linear"),
-            payload=fda_tf.payloads.TopK(0.3),
+            payload=fda_tf.compression.TopK(0.3),
             guard=fda_tf.Guard(1.2, "clip"),
         ),
         "by samples": run(

@@ -9,11 +9,11 @@ def floats(model):
     """Returns the floats that a model has, metrics excepted."""
     import numpy as np
 
-    from fda_tf import groups
+    from fda_tf.workers import variable_groups
 
     return [
         np.ravel(v.numpy()).tolist()
-        for v in groups.own_of(model).values()
+        for v in variable_groups.own_of(model).values()
         if v.dtype.is_floating
     ]
 

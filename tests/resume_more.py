@@ -193,7 +193,7 @@ def one_and_two(replicas, folder):
     def go_on(replicas):
         trainer = fda_tf.Trainer(
             linear(1), data.element_spec, sync=threshold(0.0, "linear"),
-            payload=fda_tf.payloads.TopK(0.5), replicas=replicas,
+            payload=fda_tf.compression.TopK(0.5), replicas=replicas,
         )  # fmt: skip
         trainer.resume(fda_tf.Checkpoint(folder))
         for _, batch in zip(range(3), data, strict=False):

@@ -17,7 +17,7 @@ CASES = {
     "sketch": lambda: fda_tf.FDA(1e-2, fda_tf.SketchMonitor(3, 8)),
     "auto": lambda: fda_tf.FDA("auto", "linear", overlap=True),
     "int8": lambda: fda_tf.Averaging(
-        fda_tf.Every(steps=2), payload=fda_tf.payloads.Int8(feedback=True)
+        fda_tf.Every(steps=2), payload=fda_tf.compression.Int8(feedback=True)
     ),
 }
 

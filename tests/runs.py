@@ -5,7 +5,9 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import data, simulation, training
+from fda_tf.core import loop
+from fda_tf.data import sources
+from fda_tf.workers import simulated
 
 WORKERS, STEPS, BATCH = 4, 60, 8
 
@@ -18,9 +20,9 @@ def simulate(sync, build=small.linear_model, workers=WORKERS, **options):
 
 def run_home(build, workers, steps=20):
     """Returns the home after steps with no synchronisation at all."""
-    source = data.ArraySource(small.shards(workers), BATCH)
-    home = simulation.Simulation(build, source, workers)
-    trainer = training.Loop(
+    source = sources.ArraySource(small.shards(workers), BATCH)
+    home = simulated.Simulation(build, source, workers)
+    trainer = loop.Loop(
         home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
     )
     trainer.run(steps)
@@ -31,7 +33,7 @@ def run_home(build, workers, steps=20):
 def lone_weights(build, worker, steps=20):
     """Returns the weights of a plain Keras run of one worker."""
     model = build()
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     x, y = source.batch(worker, 0)
     model._symbolic_build(data_batch=(x, y, None))
     for variable in model.non_trainable_variables:

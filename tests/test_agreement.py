@@ -9,10 +9,10 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import data
+from fda_tf.data import sources
 from fda_tf.processes import agreement
-from fda_tf.processes.lost import shown_by
-from fda_tf.worker import Worker
+from fda_tf.processes.error_messages import shown_by
+from fda_tf.workers.local_model import Worker
 
 layers, losses = keras.layers, keras.losses
 SGD = keras.optimizers.SGD
@@ -169,7 +169,7 @@ def nested_worker(optimizer=None, units=4):
         ]
     )
     small.compile_model(model, optimizer)
-    source = data.ArraySource([small.data()], 8)
+    source = sources.ArraySource([small.data()], 8)
     return Worker(model, source.spec())
 
 

@@ -11,8 +11,10 @@ import tensorflow as tf
 from runs import BATCH, STEPS, WORKERS, simulate
 
 import fda_tf
-from fda_tf import CheckEvery, CheckWhenPossible, checking, data
-from fda_tf.worker import Snapshot
+from fda_tf import CheckEvery, CheckWhenPossible
+from fda_tf.core import variance_check
+from fda_tf.data import sources
+from fda_tf.workers.local_model import Snapshot
 
 THETA, FLOATS = 0.2, 1251
 
@@ -69,7 +71,7 @@ def test_the_cascades_second_stage_tells_the_norm():
     check._every = CheckWhenPossible(9)
     theta, ten = tf.constant(1.0), tf.constant(10, tf.int64)
     for step in (ten - 1, ten):  # the first sends it all
-        verdict = check.end(theta, step, checking.none())
+        verdict = check.end(theta, step, variance_check.none())
     assert verdict.estimate.numpy() == pytest.approx(2 - 2 / 1.25, rel=1e-5)
     assert not bool(check._whole) and int(check._next) == 11
 
@@ -109,7 +111,7 @@ def _rounds(plain):
     models = [small.start().astype(np.float64)] * WORKERS
     w0, done = models[0], []
     matrix = _matrix(w0.size)
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     for t in range(STEPS):
         models = [_step(w, source, k, t) for k, w in enumerate(models)]
         drifts = [(w - w0).ravel() for w in models]
@@ -150,7 +152,7 @@ def _check_of(drifts, monitor):
         ],
     )
     w0 = [tf.Variable(tf.zeros(len(drifts[0])))]
-    return checking.Check(threshold(1.0, monitor), workers, w0)
+    return variance_check.Check(threshold(1.0, monitor), workers, w0)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -176,7 +178,7 @@ def test_the_cascade_decides_alike_within_one_ulp_of_theta(seed):
 
 def _crosses(check, theta, first=None):
     """Returns (whether, estimate) in a new round, maybe after a crossing."""
-    one, none = tf.constant(1, tf.int64), checking.none()
+    one, none = tf.constant(1, tf.int64), variance_check.none()
     check.synchronised()
     if first is not None:
         check.end(tf.constant(first), one, none)
@@ -207,7 +209,7 @@ def test_a_bad_drift_is_seen_by_the_cascade():
     drifts = [np.ones(4, np.float32), np.full(4, np.nan, np.float32)]
     check = _check_of(drifts, fda_tf.SketchMonitor(3, 8))
     one = tf.constant(1, tf.int64)
-    verdict = check.end(tf.constant(1.0), one, checking.none())
+    verdict = check.end(tf.constant(1.0), one, variance_check.none())
     assert not bool(verdict.finite)
 
 
@@ -216,7 +218,7 @@ def test_overlap_is_late_by_one_step_and_nothing_else(every):
     run = simulate(threshold(monitor="naive", overlap=True, check_every=every))
     models = [small.start().astype(np.float64)] * WORKERS
     w0, sent, interval, syncs, estimates = models[0], None, 0, [], []
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     for t in range(STEPS):
         models = [_step(w, source, k, t) for k, w in enumerate(models)]
         interval += 1

@@ -22,7 +22,7 @@ import pytest
 from checkpoint_job import state
 from processes import environment, run_workers
 
-from fda_tf.saving import checkpoint, checkpoint_part
+from fda_tf.checkpoint import directory, file_format
 
 JOB = str(pathlib.Path(__file__).with_name("checkpoint_job.py"))
 PART = "step-000000002/worker-00000-of-00001"
@@ -31,7 +31,7 @@ PART = "step-000000002/worker-00000-of-00001"
 @pytest.fixture
 def saved(tmp_path):
     """Three checkpoints of a lone worker, after steps 1, 2 and 3."""
-    made = checkpoint.Checkpoint(tmp_path)
+    made = directory.Checkpoint(tmp_path)
     for step in (1, 2, 3):
         made.write(step, 0, 1, *state(step, 0, 1000))
     return made
@@ -97,7 +97,7 @@ ARRAYS = {
 
 
 def test_arrays_come_back_bit_for_bit(tmp_path):
-    saved = checkpoint.Checkpoint(tmp_path)
+    saved = directory.Checkpoint(tmp_path)
     saved.write(1, 0, 1, ARRAYS, {})
     arrays, _ = saved.read(1, 0, 1)
     assert list(arrays) == list(ARRAYS)
@@ -109,7 +109,7 @@ def test_arrays_come_back_bit_for_bit(tmp_path):
 
 
 def test_facts_come_back(tmp_path):
-    saved = checkpoint.Checkpoint(tmp_path)
+    saved = directory.Checkpoint(tmp_path)
     facts = {
         "history": [{"loss": 0.1, "variance": float("inf")}],
         "seed": 2**70,
@@ -122,18 +122,18 @@ def test_facts_come_back(tmp_path):
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_arrays_larger_than_a_piece(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(checkpoint_part, "PIECE", 100)
+    monkeypatch.setattr(file_format, "PIECE", 100)
     array = np.arange(9 * 13, dtype=np.int32).reshape(9, 13, order=order)
-    saved = checkpoint.Checkpoint(tmp_path)
+    saved = directory.Checkpoint(tmp_path)
     saved.write(1, 0, 1, {"a": array}, {})
     np.testing.assert_array_equal(saved.read(1, 0, 1)[0]["a"], array)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_no_second_copy_in_memory(tmp_path, monkeypatch, order):
-    monkeypatch.setattr(checkpoint_part, "PIECE", 100_000)
+    monkeypatch.setattr(file_format, "PIECE", 100_000)
     array = np.ones((1000, 1000), np.float64, order)  # 80 pieces
-    saved = checkpoint.Checkpoint(tmp_path)
+    saved = directory.Checkpoint(tmp_path)
     tracemalloc.start()
     try:
         saved.write(1, 0, 1, {"a": array}, {})
@@ -206,20 +206,20 @@ def test_state_that_cannot_be_kept(saved, arrays, facts, message):
 ])  # fmt: skip
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        checkpoint.Checkpoint(**{"directory": "x"} | settings)
+        directory.Checkpoint(**{"directory": "x"} | settings)
 
 
 @pytest.mark.parametrize("place", [(-1, 0, 1), (1, 1, 1), (1, -1, 2)])
 def test_a_part_of_no_worker(tmp_path, place):
     with pytest.raises(ValueError, match="from 0 to workers - 1"):
-        checkpoint.Checkpoint(tmp_path).write(*place, {}, {})
+        directory.Checkpoint(tmp_path).write(*place, {}, {})
 
 
 def test_home_and_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    at_home = checkpoint.Checkpoint("~/run")
+    at_home = directory.Checkpoint("~/run")
     monkeypatch.chdir(tmp_path)
-    here = checkpoint.Checkpoint("run")
+    here = directory.Checkpoint("run")
     monkeypatch.chdir("/")
     for made, folder in ((at_home, "home/run"), (here, "run")):
         made.prepare()
@@ -369,7 +369,7 @@ def test_shapes_that_do_not_fit_the_data(saved, shape):
 
 
 def test_workers_do_not_see_each_others_parts(tmp_path):
-    saved = checkpoint.Checkpoint(tmp_path)
+    saved = directory.Checkpoint(tmp_path)
     for worker, workers in ((0, 2), (1, 2), (0, 3), (2, 3), (0, 1)):
         saved.write(5, worker, workers, *state(5, worker, 10 * workers))
     saved.write(10**10, 1, 3, *state(10**10, 1, 4))
@@ -386,7 +386,7 @@ def test_workers_do_not_see_each_others_parts(tmp_path):
 
 def test_an_empty_directory_and_none_have_nothing(tmp_path):
     for folder in (tmp_path, tmp_path / "none"):
-        saved = checkpoint.Checkpoint(folder)
+        saved = directory.Checkpoint(folder)
         assert list(saved.found(0)) == saved.workers_of(1) == []
         saved.prune(0, 1)
         saved.rewind(0, 0, 1)
@@ -425,7 +425,7 @@ def test_prune_keeps_the_newest_and_what_is_not_ours(saved, caplog):
 
 
 def test_prune_leaves_keep_and_no_empty_folders(saved):
-    made = checkpoint.Checkpoint(saved.directory, keep=2)
+    made = directory.Checkpoint(saved.directory, keep=2)
     made.prune(0, 1)
     assert list(made.found(0)) == [(3, 1), (2, 1)]
     assert not (made.directory / "step-000000001").exists()
@@ -526,7 +526,7 @@ def test_a_full_disk_leaves_all_as_it_was(saved, step, size, facts):
 def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     for name in ("file", "file/run"):
-        saved = checkpoint.Checkpoint(tmp_path / name)
+        saved = directory.Checkpoint(tmp_path / name)
         with pytest.raises(
             ValueError, match=f"{name}' cannot be written: .*Giv"
         ):
@@ -570,7 +570,7 @@ def test_killed_before_each_act_of_writing(saved, step, before):
 
 def test_killed_at_random_moments_while_writing(tmp_path, caplog):
     """20 times; each process goes on from what the one before it left."""
-    saved, chance = checkpoint.Checkpoint(tmp_path), random.Random(3)
+    saved, chance = directory.Checkpoint(tmp_path), random.Random(3)
     size, unfinished = 500_000, 0
     for _ in range(20):
         arguments = ["go_on", str(tmp_path), "0", "1", "100000", str(size)]
@@ -605,7 +605,7 @@ def test_workers_write_at_once_to_one_directory(tmp_path):
         for worker in range(4)
     ]
     assert [process.wait(60) for process in started] == [0] * 4
-    saved = checkpoint.Checkpoint(tmp_path)
+    saved = directory.Checkpoint(tmp_path)
     for step, worker in itertools.product((50, 49, 48), range(4)):
         assert saved.workers_of(step) == [4]
         assert_holds(saved, step, worker, 4, 1000)

@@ -16,9 +16,11 @@ import pytest
 import small
 
 import fda_tf
-from fda_tf import data, launch, replicas, training
-from fda_tf.processes import environment, rendezvous
-from fda_tf.worker import Worker
+from fda_tf import launch
+from fda_tf.core import loop
+from fda_tf.data import sources
+from fda_tf.processes import environment, process_group, rendezvous
+from fda_tf.workers.local_model import Worker
 
 CASES = list(cases.cases())
 UNLIKE = {
@@ -209,7 +211,7 @@ def test_a_wrong_tf_config_is_refused(text, message):
 @pytest.fixture
 def unconnected(monkeypatch):
     """As if `connect()` had not been called in this process."""
-    monkeypatch.setattr(replicas, "_connected", [])
+    monkeypatch.setattr(process_group, "_connected", [])
 
 
 def test_tf_config_without_connect_is_refused(monkeypatch, unconnected):
@@ -237,7 +239,7 @@ def test_slurm_gives_each_task_its_place(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     for name, value in step.items():
         monkeypatch.setenv(name, value)
-    cluster, job, task = replicas._find_job(port=0)
+    cluster, job, task = process_group._find_job(port=0)
     assert cluster == {"worker": ["n1:12448", "n1:12449", "n2:12448"]}
     assert (job, task) == ("worker", 2)
 
@@ -274,12 +276,12 @@ def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
     layers = [keras.layers.Dense(small.INPUTS) for _ in range(40)]
     model = keras.Sequential([keras.Input((small.INPUTS,)), *layers])
     small.compile_model(model)
-    source = data.ArraySource([small.data()], 8)
+    source = sources.ArraySource([small.data()], 8)
     counting = Counting()
-    home = fda_tf.cluster.Cluster(
+    home = fda_tf.workers.distributed.Cluster(
         Worker(model, source.spec()), source, counting
     )
-    trainer = training.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
+    trainer = loop.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
     trainer.run(2)
     numbers = 40 * (small.INPUTS + 1) * small.INPUTS
     assert counting.sent == [[numbers + 1]]  # and the call for a meeting

@@ -3,12 +3,12 @@
 import pytest
 import tensorflow as tf
 
-from fda_tf import comm
+from fda_tf.workers import byte_meter
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_counts_what_is_handed_in_and_what_a_ring_sends(workers):
-    meter = comm.Meter(workers)
+    meter = byte_meter.Meter(workers)
 
     @tf.function
     def send(times):
@@ -26,7 +26,7 @@ def test_counts_what_is_handed_in_and_what_a_ring_sends(workers):
 
 
 def test_another_number_of_workers_does_not_change_what_was_sent():
-    old, new = comm.Meter(4), comm.Meter(8)
+    old, new = byte_meter.Meter(4), byte_meter.Meter(8)
     old.all_reduce("model", [tf.zeros(10)])
     for variable, saved in zip(new.variables, old.variables, strict=True):
         variable.assign(saved)

@@ -12,8 +12,8 @@ import tensorflow as tf
 from absl import logging
 
 import fda_tf
-from fda_tf import replicas
-from fda_tf.processes import context, ending, lost, rendezvous
+from fda_tf import tf_internals
+from fda_tf.processes import error_messages, exits, process_group, rendezvous
 
 LOCAL = ["127.0.0.1:1", "localhost:2", "[::1]:3"]
 FAR = ["127.0.0.1:1", "host1:1", "127.0.0.1:2"]
@@ -32,18 +32,20 @@ def join(monkeypatch):
         task = {"type": "worker", "index": index}
         config = {"cluster": {"worker": addresses}, "task": task}
         monkeypatch.setenv("TF_CONFIG", json.dumps(config))
-        monkeypatch.setattr(replicas, "_connected", [])
+        monkeypatch.setattr(process_group, "_connected", [])
         return fda_tf.connect(start_timeout=60)
 
     shown = []
     connect.shown = shown
     monkeypatch.setenv("no_grpc_proxy", "")  # which is put back
-    monkeypatch.setattr(context, "check_unused", lambda: None)
-    monkeypatch.setattr(context, "configure_heartbeat", lambda cluster: None)
+    monkeypatch.setattr(tf_internals, "check_unused", lambda: None)
+    monkeypatch.setattr(
+        tf_internals, "configure_heartbeat", lambda cluster: None
+    )
     monkeypatch.setattr(rendezvous, "listen", free_port)
     monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
-    monkeypatch.setattr(replicas, "_strategy", lambda *_: None)
-    monkeypatch.setattr(replicas.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(process_group, "_strategy", lambda *_: None)
+    monkeypatch.setattr(process_group.atexit, "register", lambda *_: None)
     monkeypatch.setattr(sys, "excepthook", lambda *_: shown.append(True))
     return connect
 
@@ -146,7 +148,7 @@ def test_a_start_that_fails_leaves_no_timer(join, monkeypatch, alarms):
     def fail(*_):
         raise ValueError("several GPUs")
 
-    monkeypatch.setattr(replicas, "_strategy", fail)
+    monkeypatch.setattr(process_group, "_strategy", fail)
     with pytest.raises(ValueError, match="several GPUs"):
         join(LOCAL, 0)
     assert alarms == [(60, True), "cancelled"]
@@ -160,11 +162,11 @@ def test_a_start_that_goes_well_leaves_no_timer(join, alarms):
 def test_a_forgotten_callback_is_told_of_at_the_end(join, warnings):
     two = join(LOCAL[:2], 1)
     del warnings[:]
-    ending.tell_at_exit(two)
+    exits.tell_at_exit(two)
     (said,) = warnings
     assert said.startswith("Worker 1 of 2 has trained with none of the others")
     two.used = True
-    ending.tell_at_exit(two)
+    exits.tell_at_exit(two)
     assert warnings == [said]
 
 
@@ -175,7 +177,7 @@ def test_one_worker_shows_where_an_error_was(join, capfd, shown_by, whole):
     join(LOCAL, 1)
     error = ValueError("of all")
     if shown_by is not None:
-        lost.known(error, shown_by)
+        error_messages.known(error, shown_by)
     sys.excepthook(ValueError, error, None)
     assert bool(join.shown) == whole
     assert (capfd.readouterr().err == "ValueError: of all\n") != whole
@@ -187,7 +189,7 @@ def test_sigterm_does_what_it_did_before_tensorflow(join, monkeypatch):
         monkeypatch.setattr(signal, "getsignal", lambda _: print)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(replicas, "_strategy", swallow)
+    monkeypatch.setattr(process_group, "_strategy", swallow)
     join(LOCAL, 1)
     monkeypatch.undo()
     assert signal.signal(signal.SIGTERM, before) is print

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fda_tf import data, digest
+from fda_tf.data import digests, sources
 
 
 def source(sizes, batch=8, **settings):
     """Returns a source whose samples are their own global numbers."""
     numbers = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    return data.ArraySource([(n, n) for n in numbers], batch, **settings)
+    return sources.ArraySource([(n, n) for n in numbers], batch, **settings)
 
 
 def drawn(made, worker, steps):
@@ -47,7 +47,7 @@ def test_order_depends_on_the_seed_alone():
 
 def test_a_cluster_worker_draws_as_in_the_simulation():
     x = np.arange(40)
-    alone = data.ArraySource([(x[20:], x[20:])], 8, first=1)
+    alone = sources.ArraySource([(x[20:], x[20:])], 8, first=1)
     np.testing.assert_array_equal(
         drawn(alone, 1, 9), drawn(source([20, 20]), 1, 9)
     )
@@ -68,7 +68,7 @@ def test_independent_draws_are_distinct_within_a_batch_and_uniform(size):
 
 
 def test_a_batch_larger_than_the_shard_repeats_it():
-    for sampling in data.SAMPLINGS:
+    for sampling in sources.SAMPLINGS:
         batches = drawn(source([3], batch=7, sampling=sampling), 0, 3)
         assert set(batches.ravel()) == {0, 1, 2}
 
@@ -89,8 +89,8 @@ def test_batches_run_in_a_compiled_loop():
 def test_epoch_is_n_over_b_k():
     assert source([100, 50], batch=8).epoch_steps(150, 2) == 150 / 16
     dataset = tf.data.Dataset.range(10).map(lambda i: (i, i)).batch(2)
-    assert data.DatasetSource([dataset, dataset]).epoch_steps(10, 2) == 5
-    endless = data.DatasetSource([dataset.repeat()])
+    assert sources.DatasetSource([dataset, dataset]).epoch_steps(10, 2) == 5
+    endless = sources.DatasetSource([dataset.repeat()])
     assert endless.samples is None
     assert endless.epoch_steps(None, 1) is None
 
@@ -106,7 +106,7 @@ def test_arrays_of_every_kind_are_gathered_over_shards():
             part
         ]
 
-    made = data.ArraySource([shard(slice(0, 4)), shard(slice(4, 10))], 7)
+    made = sources.ArraySource([shard(slice(0, 4)), shard(slice(4, 10))], 7)
     for worker, numbers in [(0, range(4)), (1, range(4, 10))]:
         (dense, sparse, ragged, text, none), y = made.batch(worker, 0)
         assert set(y.numpy()) == set(numbers) and none is None
@@ -119,8 +119,8 @@ def test_arrays_of_every_kind_are_gathered_over_shards():
 
 def test_digests_of_large_arrays_tell_orders_apart(monkeypatch):
     x = np.random.default_rng(3).normal(size=(5000, 3))
-    monkeypatch.setattr(digest, "BYTES", 1000)
-    of = digest.digest
+    monkeypatch.setattr(digests, "BYTES", 1000)
+    of = digests.digest
     assert of(x) == of(x.copy())
     others = [x[::-1], x[np.random.default_rng(4).permutation(5000)], x[1:]]
     others.append(x.astype(np.float32))
@@ -130,14 +130,14 @@ def test_digests_of_large_arrays_tell_orders_apart(monkeypatch):
 def test_an_empty_dataset_is_refused():
     empty = tf.data.Dataset.range(0).batch(2)
     with pytest.raises(ValueError, match="dataset of worker 2 is empty"):
-        data.DatasetSource([empty], first=2)
+        sources.DatasetSource([empty], first=2)
 
 
 def test_an_empty_dataset_of_unknown_length_is_refused():
     empty = tf.data.Dataset.range(4).filter(lambda i: i > 9).batch(2)
     full = tf.data.Dataset.range(4).batch(2)
     with pytest.raises(ValueError, match="dataset of worker 1 is empty"):
-        data.DatasetSource([full, empty])
+        sources.DatasetSource([full, empty])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_empty_dataset_of_unknown_length_is_refused():
 def test_shards_of_another_form_are_refused(shard, message):
     good = (np.zeros((4, 3)), np.zeros(4))
     with pytest.raises(ValueError, match=message):
-        data.ArraySource([good, shard], 2)
+        sources.ArraySource([good, shard], 2)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**31, 1.5, None, True])

@@ -10,7 +10,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf.keras_fit import fitting
+from fda_tf.fit import session
 
 KEPT = ("train_function", "test_function", "make_train_function")
 OURS = ["mb_sent", "syncs", "theta", "variance"]
@@ -479,4 +479,4 @@ def test_a_plain_fit_after_one_with_the_callback_is_stock():
 def test_a_fit_holds_on_to_nothing():
     fda = fda_tf.FDA()
     fit(build(), MANY, fda=fda)
-    assert not any(isinstance(v, fitting.Fit) for v in vars(fda).values())
+    assert not any(isinstance(v, session.Fit) for v in vars(fda).values())

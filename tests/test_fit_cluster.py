@@ -14,7 +14,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import data
+from fda_tf.data import sources
 
 RATE, BATCH, BATCHES = small.RATE, fit_features.BATCH, fit_features.BATCHES
 
@@ -138,7 +138,7 @@ def test_fit_decides_as_the_numpy_twin(cluster, count, name):
     workers = case(cluster, name, count)
     theta = fit_cases.cases()[name][1]["sync"].theta
     shards = small.shards(len(workers), fit_cases.SAMPLES)
-    source = data.ArraySource(shards, fit_cases.BATCH)
+    source = sources.ArraySource(shards, fit_cases.BATCH)
 
     def batch(k, t):
         x, y = source.batch(k, t)

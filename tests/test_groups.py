@@ -13,8 +13,10 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import data, simulation, training
-from fda_tf.worker import Worker
+from fda_tf.core import loop as training
+from fda_tf.data import sources
+from fda_tf.workers import simulated
+from fda_tf.workers.local_model import Worker
 
 RATE, BATCH, STEPS = small.RATE, cases.BATCH, cases.STEPS
 NEVER = fda_tf.Every(steps=10**6)
@@ -62,8 +64,8 @@ def test_two_processes_end_with_the_bits_of_the_simulation(cluster, name):
 
 def loop_of(build, **options):
     """Returns a loop over two simulated workers, and where they are."""
-    source = data.ArraySource(small.shards(2, cases.SAMPLES), BATCH)
-    home = simulation.Simulation(build, source, 2)
+    source = sources.ArraySource(small.shards(2, cases.SAMPLES), BATCH)
+    home = simulated.Simulation(build, source, 2)
     return training.Loop(home, NEVER, fda_tf.Average(), **options), home
 
 
@@ -168,7 +170,7 @@ def test_constraints_are_applied_after_each_average(cluster, name):
         norms = np.sqrt(np.sum(np.square(w[:-1]), 0, keepdims=True))
         return np.vstack([w[:-1] / (1e-7 + norms), w[-1:]])
 
-    source = data.ArraySource(small.shards(2, cases.SAMPLES), BATCH)
+    source = sources.ArraySource(small.shards(2, cases.SAMPLES), BATCH)
     start = cases.cases()[name][0](1).get_weights()
     w0 = np.vstack([start[0], start[1][None]]).astype(np.float64)
     models = [w0, w0]
@@ -214,7 +216,7 @@ def test_what_its_gradient_overwrites_becomes_the_largest(payload):
 
 def test_marks_say_how_a_float_is_reduced(cluster):
     shards = small.shards(2, cases.SAMPLES)
-    source = data.ArraySource(shards, BATCH)
+    source = sources.ArraySource(shards, BATCH)
     center, first, largest = np.zeros((2, 3)), np.zeros(2), np.zeros(2)
     for t in range(STEPS):
         for k in range(2):

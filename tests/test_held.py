@@ -12,7 +12,8 @@ import small
 from runs import simulate
 
 import fda_tf
-from fda_tf import data, simulation
+from fda_tf.data import sources
+from fda_tf.workers import simulated
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +116,9 @@ def test_one_worker_saves_and_all_wait_for_it(done):
 
 def test_a_build_that_learns_anew_at_each_call_is_refused():
     parts = iter(small.shards(2))
-    source = data.ArraySource(small.shards(2), 8)
+    source = sources.ArraySource(small.shards(2), 8)
     with pytest.raises(ValueError, match="'normalization'.*adapt outside"):
-        simulation.Simulation(
+        simulated.Simulation(
             lambda: held_cases.normalized(next(parts)), source, 2, lanes=2
         )
 
@@ -149,7 +150,7 @@ def test_a_table_from_a_file_is_told_by_what_is_in_it(tmp_path):
         x, y = held_cases.words(small.data(8))
         return fda_tf.Trainer(model, (x, y)).worker.held
 
-    from fda_tf.processes.held import unlike
+    from fda_tf.workers.constants import unlike
 
     first = held("1", ["a", "b"])
     assert not unlike(first, held("2", ["a", "b"]))
@@ -172,9 +173,9 @@ def unseeded():
 def test_a_layer_with_no_seed_trains_alike_on_any_number_of_cores():
     weights = []
     for lanes in (1, 2):
-        source = data.ArraySource(small.shards(4), 8)
-        home = simulation.Simulation(unseeded, source, 4, lanes=lanes)
-        loop = fda_tf.training.Loop(
+        source = sources.ArraySource(small.shards(4), 8)
+        home = simulated.Simulation(unseeded, source, 4, lanes=lanes)
+        loop = fda_tf.core.loop.Loop(
             home, fda_tf.Every(steps=3), fda_tf.Average()
         )
         loop.run(7)

@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 import fda_tf
-from fda_tf.keras_fit import metric_kinds
-from fda_tf.keras_fit.digest import Digest
+from fda_tf.data.digests import Digest
+from fda_tf.fit import metric_kinds
 
 OURS = ("syncs", "mb_sent", "tested", "asked", "moved", "weights", "stopped")
 

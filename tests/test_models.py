@@ -9,13 +9,15 @@ import tensorflow as tf
 from runs import BATCH, WORKERS, lone_weights, run_home, simulate
 
 import fda_tf
-from fda_tf import data, simulation, training
+from fda_tf.core import loop as training
+from fda_tf.data import sources
+from fda_tf.workers import simulated
 
 
 @pytest.mark.parametrize("statistics", training.STATISTICS)
 def test_batch_norm_statistics_are_averaged_or_local(statistics):
-    source = data.ArraySource(small.shards(3), BATCH)
-    home = simulation.Simulation(small.rich_model, source, 3)
+    source = sources.ArraySource(small.shards(3), BATCH)
+    home = simulated.Simulation(small.rich_model, source, 3)
     trainer = training.Loop(
         home, fda_tf.Every(steps=4), fda_tf.Average(), statistics=statistics
     )
@@ -32,14 +34,14 @@ def test_batch_norm_statistics_are_averaged_or_local(statistics):
 def test_workers_draw_different_dropout_masks():
     keras.utils.set_random_seed(0)
     x, y = small.data()
-    source = data.ArraySource([(x[:8], y[:8])] * 3, batch_size=8)
+    source = sources.ArraySource([(x[:8], y[:8])] * 3, batch_size=8)
 
     def build():
         layers = [keras.Input((small.INPUTS,)), keras.layers.Dropout(0.5)]
         model = keras.Sequential([*layers, keras.layers.Dense(small.CLASSES)])
         return small.compile_model(model)
 
-    home = simulation.Simulation(build, source, 3)
+    home = simulated.Simulation(build, source, 3)
     home.step(tf.constant(0, tf.int64))
     rows = home._weights[0].numpy()
     assert not np.array_equal(rows[0], rows[1])
@@ -81,7 +83,7 @@ def test_subclassed_models_with_several_inputs_and_their_own_step():
         build, shards, steps=6, batch_size=8, sync=fda_tf.EveryStep()
     )
     model = build()
-    source = data.ArraySource(shards, 8)
+    source = sources.ArraySource(shards, 8)
     model._symbolic_build(data_batch=(*source.batch(0, 0), None))
     w = [v.numpy() for v in model.trainable_variables]
     for t in range(6):
@@ -190,15 +192,15 @@ def test_state_that_keras_does_not_list_is_each_workers_own():
         keras.utils.set_random_seed(1)
         return small.compile_model(TwoOptimizers())
 
-    source = data.ArraySource(two_input_shards(), 8)
-    home = simulation.Simulation(build, source, 3, lanes=2)
+    source = sources.ArraySource(two_input_shards(), 8)
+    home = simulated.Simulation(build, source, 3, lanes=2)
     trainer = training.Loop(
         home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
     )
     trainer.run(5)
     for k in range(3):
         model = build()
-        lone = simulation.Worker(model, source.spec())
+        lone = simulated.Worker(model, source.spec())
         for t in range(5):
             lone.step(source.batch(k, t))
         np.testing.assert_array_equal(
@@ -231,8 +233,8 @@ def test_a_frozen_backbone_may_be_shared_and_is_not_multiplied():
         return small.compile_model(model)
 
     before = backbone.get_weights()
-    source = data.ArraySource(small.shards(3), 8)
-    home = simulation.Simulation(build, source, 3, lanes=2)
+    source = sources.ArraySource(small.shards(3), 8)
+    home = simulated.Simulation(build, source, 3, lanes=2)
     home.step(tf.constant(0, tf.int64))
     np.testing.assert_array_equal(backbone.get_weights()[0], before[0])
     trained = (6 + 1) * small.CLASSES
@@ -248,8 +250,8 @@ def test_lanes_agree_on_what_is_frozen():
         model = keras.Sequential([keras.Input((small.INPUTS,)), *layers])
         return small.compile_model(model)
 
-    source = data.ArraySource(small.shards(2), 8)
-    home = simulation.Simulation(build, source, 2, lanes=2)
+    source = sources.ArraySource(small.shards(2), 8)
+    home = simulated.Simulation(build, source, 2, lanes=2)
     first, second = (lane.model.layers[0].get_weights() for lane in home.lanes)
     np.testing.assert_array_equal(first[0], second[0])
 

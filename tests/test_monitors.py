@@ -7,7 +7,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import monitors
+from fda_tf.algorithm import monitors
 
 SIZES = (300, 47)
 D = sum(SIZES)

@@ -9,8 +9,9 @@ from reference import gradient
 from runs import BATCH, WORKERS, simulate
 
 import fda_tf
-from fda_tf import data, optimizers
-from fda_tf.worker import Worker
+from fda_tf.algorithm import optimizers
+from fda_tf.data import sources
+from fda_tf.workers.local_model import Worker
 
 O = keras.optimizers  # noqa: E741
 STEPS, MU = 12, 0.7
@@ -184,7 +185,7 @@ def test_accumulated_gradients_are_a_workers_own():
         ),
         steps=STEPS,
     )
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     models = [small.start().astype(np.float64)] * WORKERS
     kept = [0.0] * WORKERS
     for t in range(STEPS):
@@ -229,7 +230,7 @@ def test_the_model_among_the_slots_of_schedule_free_is_a_workers_own():
         return model
 
     run = simulate(fda_tf.Every(steps=3), build, steps=STEPS)
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     y = [small.start().astype(np.float64)] * WORKERS
     z, v = list(y), [0.0] * WORKERS
     for t in range(STEPS):

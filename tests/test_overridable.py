@@ -9,7 +9,7 @@ import pytest
 import small
 
 import fda_tf
-from fda_tf.keras_fit import callback_list
+from fda_tf.fit import keras_hooks
 
 X, Y = small.data(60)
 OURS = {"mb_sent", "syncs", "theta", "variance"}
@@ -81,7 +81,7 @@ def test_the_table_knows_every_callback():
     }
     found = {n for n in found if isinstance(getattr(keras.callbacks, n), type)}
     assert found <= overridable.CALLBACKS.keys()
-    chief = {c.__name__ for c in callback_list.CHIEF_ONLY}
+    chief = {c.__name__ for c in keras_hooks.CHIEF_ONLY}
     listed = overridable.CALLBACKS.items()
     assert chief == {n for n, how in listed if how == "on the chief"} & found
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fda_tf import partition
+from fda_tf.data import partition
 
 LABELS = np.random.default_rng(7).integers(0, 10, 1003)
 CLIENTS = np.random.default_rng(8).integers(100, 140, 1003)

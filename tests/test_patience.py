@@ -7,7 +7,7 @@ import time
 import processes
 import pytest
 
-from fda_tf.processes.patience import Patience
+from fda_tf.processes.timeouts import Patience
 
 
 @pytest.fixture

@@ -9,8 +9,10 @@ import tensorflow as tf
 from runs import BATCH, WORKERS, simulate
 
 import fda_tf
-from fda_tf import comm, data, payloads
-from fda_tf.payloads import BFloat16, Float32, Int8, TopK
+from fda_tf.algorithm import compression
+from fda_tf.algorithm.compression import BFloat16, Float32, Int8, TopK
+from fda_tf.data import sources
+from fda_tf.workers import byte_meter
 
 ALL = [Float32(), BFloat16(), Int8(), Int8(feedback=True), TopK(0.1)]
 SIZES = [1, 255, 256, 1000]
@@ -106,7 +108,7 @@ def replay(payload, steps, participants=None):
     """Returns local SGD with H = 1 by NumPy, and the payload alone by ours."""
     from reference import gradient
 
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     w0 = small.start().astype(np.float64)
     left = [np.zeros(w0.size, np.float32)] * WORKERS
     for t in range(steps):
@@ -152,7 +154,7 @@ def test_bytes_are_those_of_the_tensors():
 
 
 def test_a_gather_counts_what_everyone_receives():
-    meter = comm.Meter(5)
+    meter = byte_meter.Meter(5)
     meter.gather("model", [tf.zeros(3, tf.int32)], [tf.zeros(100)])
     assert meter.paid("model") == 5 * 12
     assert int(meter.both_ways("model")) == 5 * (12 + 400)
@@ -195,7 +197,7 @@ def test_one_worker_alone_compresses_nothing(make):
         (lambda: TopK(float("nan")), "fraction=nan"),
         (lambda: Int8(feedback=2), "feedback=2: expected True or False"),
         (
-            lambda: payloads.get("int4"),
+            lambda: compression.get("int4"),
             "Unknown payload 'int4'. Known: float32",
         ),
         (

@@ -13,8 +13,8 @@ import tensorflow as tf
 from launched import eventually
 
 import fda_tf
-from fda_tf.processes import context
-from fda_tf.saving.preemption import Preempted, Preemption
+from fda_tf import tf_internals
+from fda_tf.processes.preemption import Preempted, Preemption
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +141,7 @@ def test_a_child_that_leaves_the_context_leaves_the_parent_s(tmp_path):
 def test_a_child_of_a_worker_cannot_exchange(monkeypatch):
     replicas = fda_tf.Replicas(0, ("a:1", "b:1"))
     told = []
-    monkeypatch.setattr(context, "tell_all", told.append)
+    monkeypatch.setattr(tf_internals, "tell_all", told.append)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="Process -1 was forked from worker"):
         replicas.waiting()

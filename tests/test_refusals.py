@@ -8,7 +8,8 @@ import tensorflow as tf
 from runs import simulate
 
 import fda_tf
-from fda_tf import data, simulation
+from fda_tf.data import sources
+from fda_tf.workers import simulated
 
 BAD = {
     "expected float32": lambda: keras.Sequential(
@@ -95,16 +96,16 @@ def shared_parts():
 
 @pytest.mark.parametrize("what", ["model", "layer", "optimizer"])
 def test_models_that_share_what_training_changes_are_refused(what):
-    source = data.ArraySource(small.shards(2), 8)
+    source = sources.ArraySource(small.shards(2), 8)
     with pytest.raises(ValueError, match=r"build\(\) returned a model that sh"):
-        simulation.Simulation(shared_parts()[what], source, 2, lanes=2)
+        simulated.Simulation(shared_parts()[what], source, 2, lanes=2)
 
 
 def test_models_of_different_shapes_are_refused():
-    source = data.ArraySource(small.shards(2), 8)
+    source = sources.ArraySource(small.shards(2), 8)
     models = iter([small.linear_model(), small.rich_model()])
     with pytest.raises(ValueError, match="models of different shapes"):
-        simulation.Simulation(lambda: next(models), source, 2, lanes=2)
+        simulated.Simulation(lambda: next(models), source, 2, lanes=2)
 
 
 def test_frozen_layers_of_different_shapes_are_refused():
@@ -117,10 +118,10 @@ def test_frozen_layers_of_different_shapes_are_refused():
             keras.Sequential([keras.Input((small.INPUTS,)), *model])
         )
 
-    source = data.ArraySource(small.shards(2), 8)
+    source = sources.ArraySource(small.shards(2), 8)
     models = iter([build(2), build(3)])
     with pytest.raises(ValueError, match="different shapes: .*frozen float32"):
-        simulation.Simulation(lambda: next(models), source, 2, lanes=2)
+        simulated.Simulation(lambda: next(models), source, 2, lanes=2)
 
 
 @pytest.mark.parametrize("replicas", [None, fda_tf.Replicas()])

@@ -9,7 +9,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf.saving import state
+from fda_tf.checkpoint import run_state
 
 STEPS = 40
 threshold = fda_tf.VarianceThreshold
@@ -260,13 +260,13 @@ def test_with_another_version_settings_count_too(begun, monkeypatch):
 def test_with_another_version_what_keras_describes_is_left_out(caplog):
     told = ("optimizer", "loss", "layer 0 (Dense)", "server", "sync")
     ours, theirs = (
-        dict.fromkeys([*state.VERSIONS, *told, "data's seed"], number)
+        dict.fromkeys([*run_state.VERSIONS, *told, "data's seed"], number)
         for number in (1, 2)
     )
-    assert state._unlike_settings(ours, theirs, same_workers=True) == [
+    assert run_state._unlike_settings(ours, theirs, same_workers=True) == [
         "sync was 2, is 1", "data's seed was 2, is 1",
     ]  # fmt: skip
     assert "optimizers, loss and layers" in caplog.text
-    alike = theirs | dict.fromkeys(state.VERSIONS, 1)
-    unlike = state._unlike_settings(ours, alike, same_workers=False)
+    alike = theirs | dict.fromkeys(run_state.VERSIONS, 1)
+    unlike = run_state._unlike_settings(ours, alike, same_workers=False)
     assert len(unlike) == len(told)

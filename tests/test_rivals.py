@@ -11,8 +11,8 @@ from reference import gradient
 from runs import BATCH, WORKERS, simulate
 
 import fda_tf
-from fda_tf import data
-from fda_tf.sync import Clock
+from fda_tf.algorithm.policies import Clock
+from fda_tf.data import sources
 
 MU = 0.7
 
@@ -26,7 +26,7 @@ def prox_model(optimizer="sgd", mu=MU):
 def test_fedprox_is_as_by_hand():
     steps, every = 12, 4
     run = simulate(fda_tf.Every(steps=every), prox_model, steps=steps)
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     w0 = small.start().astype(np.float64)
     models = [w0] * WORKERS
     for t in range(steps):
@@ -99,7 +99,7 @@ def test_half_precision_scales_outside_it():
         ),
         model.loss,
     )
-    worker = fda_tf.worker.Worker(model, _spec())
+    worker = fda_tf.workers.local_model.Worker(model, _spec())
     worker.hold([tf.fill([39], 2.0)])
     held = model.optimizer.inner_optimizer.anchors
     assert all(bool(tf.reduce_all(v == 2.0)) for v in held)
@@ -162,7 +162,7 @@ def test_adacomm_reads_the_training_loss(evaluate_every):
             "evaluate_every": evaluate_every,
         }
     run = simulate(policy, steps=steps, **options)
-    source = data.ArraySource(small.shards(WORKERS), BATCH)
+    source = sources.ArraySource(small.shards(WORKERS), BATCH)
     w0 = small.start().astype(np.float64)
     models, losses, loss0, h, changed, begun = (
         [w0] * WORKERS,

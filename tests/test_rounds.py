@@ -12,7 +12,8 @@ from runs import BATCH, WORKERS, simulate
 import fda_tf
 from experiments import datasets
 from experiments.tasks import TASKS
-from fda_tf import data, rounds
+from fda_tf.data import sources as data
+from fda_tf.workers import participation
 
 RATE = small.RATE
 
@@ -31,7 +32,7 @@ def unequal():
 
 
 def test_each_round_draws_some_of_all():
-    some = rounds.Round(10, participants=3, seed=5)
+    some = participation.Round(10, participants=3, seed=5)
     seen = []
     for _ in range(2000):
         places = [int(some.client(i)) for i in range(3)]
@@ -41,7 +42,7 @@ def test_each_round_draws_some_of_all():
     counts = np.bincount(np.ravel(seen), minlength=10)
     # 2,000 draws of 3 in 10: 600 each, spread sqrt(2000 0.3 0.7) = 20.5
     assert np.all(np.abs(counts - 600) < 5 * 20.5)
-    again = rounds.Round(10, participants=3, seed=5)
+    again = participation.Round(10, participants=3, seed=5)
     for places in seen[:20]:
         assert [int(again.client(i)) for i in range(3)] == places
         again.begin()
@@ -52,7 +53,7 @@ def test_partial_participation_is_as_by_hand():
     run = simulate(
         fda_tf.Every(steps=every), participants=some, steps=steps, seed=4
     )
-    who = rounds.Round(WORKERS, some, seed=4)
+    who = participation.Round(WORKERS, some, seed=4)
     source = data.ArraySource(small.shards(WORKERS), BATCH, seed=4)
     w0, taken = small.start().astype(np.float64), [0] * WORKERS
     for _ in range(steps // every):
@@ -86,12 +87,12 @@ def test_slots_stay_with_their_client():
         return small.linear_model(optimizer=keras.optimizers.Adam(0.01))
 
     source = data.ArraySource(small.shards(WORKERS), BATCH, seed=1)
-    home = fda_tf.simulation.Simulation(
-        build, source, WORKERS, rounds=rounds.Round(WORKERS, 2, seed=1)
+    home = fda_tf.workers.simulated.Simulation(
+        build, source, WORKERS, rounds=participation.Round(WORKERS, 2, seed=1)
     )
-    loop = fda_tf.training.Loop(home, fda_tf.Every(steps=2), fda_tf.Average())
+    loop = fda_tf.core.loop.Loop(home, fda_tf.Every(steps=2), fda_tf.Average())
     loop.run(20)
-    who, expected = rounds.Round(WORKERS, 2, seed=1), np.zeros(WORKERS)
+    who, expected = participation.Round(WORKERS, 2, seed=1), np.zeros(WORKERS)
     for _ in range(10):
         for i in range(2):
             expected[int(who.client(i))] += 2
@@ -107,7 +108,7 @@ def test_stragglers_keep_their_weights(monitor):
     run = simulate(
         fda_tf.VarianceThreshold(theta, monitor), miss=miss, steps=steps, seed=2
     )
-    who = rounds.Round(WORKERS, miss=miss, seed=2)
+    who = participation.Round(WORKERS, miss=miss, seed=2)
     source = data.ArraySource(small.shards(WORKERS), BATCH, seed=2)
     w0 = small.start().astype(np.float64)
     models, decided, late = [w0] * WORKERS, [], 0
@@ -132,7 +133,7 @@ def test_stragglers_keep_their_weights(monitor):
 
 
 def test_someone_is_always_there():
-    who = rounds.Round(3, miss=0.99, seed=0)
+    who = participation.Round(3, miss=0.99, seed=0)
     there = []
     for t in range(200):
         who.meet(tf.constant(t, tf.int64), everyone=False)
@@ -175,7 +176,7 @@ def test_a_participants_share_is_of_those_who_take_part():
         small.linear_model, shards, steps=steps, batch_size=BATCH, seed=3,
         sync=fda_tf.EveryStep(), weighting="samples", participants=2,
     )  # fmt: skip
-    who = rounds.Round(WORKERS, 2, seed=3)
+    who = participation.Round(WORKERS, 2, seed=3)
     source = data.ArraySource(shards, BATCH, seed=3)
     w0, taken = small.start().astype(np.float64), [0] * WORKERS
     for _ in range(steps):
@@ -192,7 +193,7 @@ def test_a_participants_share_is_of_those_who_take_part():
 def test_shares_are_not_rounded_with_what_they_are_of():
     """In bfloat16, 0.3 is 0.3008 and the sum of the shares, 1.2, is 1.203."""
     source = data.ArraySource(small.shards(2), BATCH)
-    home = fda_tf.simulation.Simulation(small.linear_model, source, 2)
+    home = fda_tf.workers.simulated.Simulation(small.linear_model, source, 2)
     numbers = np.arange(1.0, 2.0, 1 / 128, dtype=np.float32)  # all of them
     sent = tf.cast(numbers, tf.bfloat16)
     shares = np.float32([0.3, 0.9])
@@ -292,8 +293,10 @@ def test_a_guard_that_leaves_nobody_to_average_is_named():
 def test_the_guard_judges_the_average_that_is_evaluated(act):
     """Of drifts of 1, 2, 1 and a length that is far off or none at all."""
     source = data.ArraySource(small.shards(WORKERS), BATCH)
-    home = fda_tf.simulation.Simulation(small.rich_model, source, WORKERS)
-    loop = fda_tf.training.Loop(
+    home = fda_tf.workers.simulated.Simulation(
+        small.rich_model, source, WORKERS
+    )
+    loop = fda_tf.core.loop.Loop(
         home,
         fda_tf.Every(steps=7),
         fda_tf.Average(),

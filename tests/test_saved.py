@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_checkpoint import forge_path
 
-from fda_tf.saving import saved
-from fda_tf.saving.checkpoint import Checkpoint
+from fda_tf.checkpoint import latest
+from fda_tf.checkpoint.directory import Checkpoint
 
 
 class Threads:
@@ -50,7 +50,7 @@ def newest(folder, workers):
     """What each worker finds, where folder is one for all, or a function."""
     where = folder if callable(folder) else lambda k: folder
     return on_all(
-        workers, lambda r: saved.newest(Checkpoint(where(r.index)), r)
+        workers, lambda r: latest.newest(Checkpoint(where(r.index)), r)
     )
 
 
@@ -64,7 +64,7 @@ def write(folder, steps, workers, only=None):
                 "rest_0/0": np.int64([k]),
                 "history/0": np.float32([7]),
             }
-            facts = {saved.OURS: {"average_statistics": step % 2 == 0}}
+            facts = {latest.OURS: {"average_statistics": step % 2 == 0}}
             Checkpoint(folder).write(step, k, workers, arrays, facts)
 
 
@@ -273,7 +273,7 @@ def test_all_or_none():
     def run(kind):
         return on_all(
             3,
-            lambda r: saved.all_or_none(r, functools.partial(fail, r, kind)),
+            lambda r: latest.all_or_none(r, functools.partial(fail, r, kind)),
         )
 
     assert list(map(str, run(ValueError))) == [
@@ -281,4 +281,4 @@ def test_all_or_none():
     ]  # fmt: skip
     told = run(OSError)
     assert str(told[1]) == "The checkpoint cannot be used: mine"
-    assert on_all(2, lambda r: saved.all_or_none(r, lambda: r.index)) == [0, 1]
+    assert on_all(2, lambda r: latest.all_or_none(r, lambda: r.index)) == [0, 1]

@@ -7,8 +7,8 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import vectors
-from fda_tf.vectors import Layout
+from fda_tf.tensors import vectors
+from fda_tf.tensors.vectors import Layout
 
 SHAPES = [(2, 3), (3,)]
 W0 = np.linspace(-1, 1, 9).astype(np.float32)

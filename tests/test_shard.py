@@ -11,8 +11,9 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import arrays, data
-from fda_tf.keras_fit.sharding import shard
+from fda_tf.data import arrays
+from fda_tf.data import sources as data
+from fda_tf.data.sharding import shard
 
 
 class Workers:

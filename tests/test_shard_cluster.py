@@ -10,7 +10,7 @@ import shard_cases
 import small
 
 import fda_tf
-from fda_tf import arrays
+from fda_tf.data import arrays
 
 
 @pytest.fixture(scope="module")

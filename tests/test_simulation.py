@@ -9,14 +9,16 @@ import tensorflow as tf
 from runs import BATCH, STEPS, WORKERS, lone_weights, run_home, simulate
 
 import fda_tf
-from fda_tf import data, simulation, training
+from fda_tf.core import loop as training
+from fda_tf.data import sources
+from fda_tf.workers import simulated
 
 THETAS = {"naive": 0.5, "linear": 0.3, "exact": 0.2, "max": 0.6, "sketch": 0.3}
 
 
 def batches(workers=WORKERS, **settings):
     """Returns batch(k, t) in NumPy, the same samples as the simulation's."""
-    source = data.ArraySource(small.shards(workers), BATCH, **settings)
+    source = sources.ArraySource(small.shards(workers), BATCH, **settings)
 
     def batch(k, t):
         x, y = source.batch(k, t)
@@ -102,8 +104,8 @@ def test_theta_infinite_is_lone_runs_bit_for_bit(build):
 
 
 def test_the_step_is_traced_once():
-    source = data.ArraySource(small.shards(3), BATCH)
-    home = simulation.Simulation(small.linear_model, source, 3)
+    source = sources.ArraySource(small.shards(3), BATCH)
+    home = simulated.Simulation(small.linear_model, source, 3)
     trainer = training.Loop(
         home, fda_tf.VarianceThreshold(0.1, "linear"), fda_tf.Average()
     )
@@ -116,8 +118,8 @@ def test_the_step_is_traced_once():
 def test_lanes_and_calls_change_nothing():
     runs = []
     for lanes, calls in ((1, [12]), (2, [5, 7]), (3, [1] * 12)):
-        source = data.ArraySource(small.shards(5), BATCH)
-        home = simulation.Simulation(small.rich_model, source, 5, lanes)
+        source = sources.ArraySource(small.shards(5), BATCH)
+        home = simulated.Simulation(small.rich_model, source, 5, lanes)
         trainer = training.Loop(
             home, fda_tf.VarianceThreshold(0.02, "linear"), fda_tf.Average()
         )
@@ -131,10 +133,10 @@ def test_lanes_and_calls_change_nothing():
 
 def test_where_nobody_tells_whose_the_cores_are_all_are_taken(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity")  # as on macOS
-    source = data.ArraySource(small.shards(5), BATCH)
+    source = sources.ArraySource(small.shards(5), BATCH)
     for known, lanes in ((3, 3), (64, 5), (None, 1)):
         monkeypatch.setattr("os.cpu_count", lambda known=known: known)
-        home = simulation.Simulation(small.linear_model, source, 5)
+        home = simulated.Simulation(small.linear_model, source, 5)
         assert len(home.lanes) == lanes
 
 
@@ -266,8 +268,8 @@ def test_a_monitor_whose_state_is_bad_is_named():
 
 
 def test_an_average_that_is_bad_at_an_evaluation_is_named():
-    source = data.ArraySource(small.shards(2), BATCH)
-    home = simulation.Simulation(small.linear_model, source, 2)
+    source = sources.ArraySource(small.shards(2), BATCH)
+    home = simulated.Simulation(small.linear_model, source, 2)
     loop = training.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
     with pytest.raises(FloatingPointError, match="Step 0: the average of the"):
         loop.raise_bad_drift()  # as when it has overflowed

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from experiments.bench import sketch as bench
-from fda_tf import sketch as sketch_module
-from fda_tf import sketch_tables
-from fda_tf.sketch import AMSSketch, squared_norm
+from fda_tf.algorithm import sketch as sketch_module
+from fda_tf.algorithm import sketch as sketch_tables
+from fda_tf.algorithm.sketch import AMSSketch, squared_norm
 
 EDGES = ["1", "2", "W-1", "W", "W+1", "W*W-1", "W*W", "W*W+1", "3*W*W+7"]
 SEEDS = 400

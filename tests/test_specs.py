@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fda_tf.keras_fit import specs
+from fda_tf.data import specs
 
 Pair = collections.namedtuple("Pair", ["x", "y"])
 RAGGED = tf.RaggedTensorSpec([None, None, 2], tf.int32, 1, tf.int32)

@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import sync
+from fda_tf.algorithm import policies
 
 
 def due(policy, steps, epoch=None):
     """Returns the steps at which a policy is due, by the clock alone."""
     found, last = [], 0
     for step in range(1, steps + 1):
-        if policy.due(sync.Clock(step, step - last, epoch)):
+        if policy.due(policies.Clock(step, step - last, epoch)):
             found.append(step)
             last = step
     return found

@@ -11,7 +11,10 @@ import tensorflow as tf
 from runs import BATCH, STEPS, simulate
 
 import fda_tf
-from fda_tf import data, simulation, thetas, training
+from fda_tf.algorithm import thetas
+from fda_tf.core import loop as training
+from fda_tf.data import sources
+from fda_tf.workers import simulated
 
 ExponentialDecay = keras.optimizers.schedules.ExponentialDecay
 
@@ -319,8 +322,8 @@ def test_auto_in_training():
 def test_unlike_machines_have_the_same_cap():
     """Each computes it from its own w_0: the fixed tree's, to the last bit."""
     sync = fda_tf.VarianceThreshold("auto", "naive")
-    source = data.ArraySource(small.shards(2), BATCH)
-    home = simulation.Simulation(small.rich_model, source, 2)
+    source = sources.ArraySource(small.shards(2), BATCH)
+    home = simulated.Simulation(small.rich_model, source, 2)
     loop = training.Loop(home, sync, fda_tf.Average())
     layers = np.float32(2)
     assert loop.theta.numpy() == reference.squared_norm(loop.w0) / layers

@@ -13,7 +13,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
-from fda_tf import data
+from fda_tf.data import sources as data
 
 BATCH = 8
 decay = keras.optimizers.schedules.ExponentialDecay(0.8, 4, 0.5)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from reference import squared_norm
 
-from fda_tf import vectors
+from fda_tf.tensors import vectors
 
 SHAPES = [(3, 4), (), (5,), (2, 1, 2), (0, 3), (7,)]
 

@@ -100,13 +100,15 @@ def loops(replicas, size: int, tensors: int, kinds) -> dict:
     import tensorflow as tf
 
     import fda_tf
-    from fda_tf import cluster, data, training, worker
+    from fda_tf.core import loop as training
+    from fda_tf.data import sources
+    from fda_tf.workers import distributed, local_model
 
     zeros = np.zeros((8, 1), np.float32)
-    source = data.ArraySource([(zeros, zeros)], 8, first=replicas.index)
+    source = sources.ArraySource([(zeros, zeros)], 8, first=replicas.index)
     model = model_of(size, tensors)
-    home = cluster.Cluster(
-        worker.Worker(model, source.spec()), source, replicas
+    home = distributed.Cluster(
+        local_model.Worker(model, source.spec()), source, replicas
     )
     never = 1e30
     whole = fda_tf.SketchMonitor(cascade=False)

@@ -83,7 +83,9 @@ def serve(kind: str) -> None:
     import fda_tf
     from experiments import datasets
     from experiments.tasks import TASKS
-    from fda_tf import data, simulation, training
+    from fda_tf.core import loop as training
+    from fda_tf.data import sources
+    from fda_tf.workers import simulated
 
     task, workers = TASKS[FLAGS.task], int(FLAGS.workers[0])
     loaded = datasets.load(task.dataset, FLAGS.data_dir)
@@ -93,8 +95,8 @@ def serve(kind: str) -> None:
         np.resize(np.arange(k * size, (k + 1) * size), max(size, BATCH))
         for k in range(workers)
     ]
-    source = data.ArraySource([(x[i], y[i]) for i in pieces], BATCH)
-    home = simulation.Simulation(lambda: task.build(seed=0), source, workers)
+    source = sources.ArraySource([(x[i], y[i]) for i in pieces], BATCH)
+    home = simulated.Simulation(lambda: task.build(seed=0), source, workers)
     sync = {
         "local SGD": fda_tf.Every(steps=FLAGS.local_steps),
         "LinearFDA": fda_tf.VarianceThreshold(task.theta, "linear"),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import keras
 
-from fda_tf import vectors
+from fda_tf.tensors import vectors
 
 
 def averaged(

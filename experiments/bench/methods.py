@@ -100,9 +100,9 @@ def payloads(_) -> dict:
         "float32": "float32",
         "bfloat16": "bfloat16",
         "int8, stochastic": "int8",
-        "int8, feedback": fda_tf.payloads.Int8(feedback=True),
-        "top 10 %": fda_tf.payloads.TopK(0.1),
-        "top 1 %": fda_tf.payloads.TopK(0.01),
+        "int8, feedback": fda_tf.compression.Int8(feedback=True),
+        "top 10 %": fda_tf.compression.TopK(0.1),
+        "top 1 %": fda_tf.compression.TopK(0.01),
     }
     return {
         name: (sync | {"payload": payload}, lambda o: o)

@@ -137,7 +137,7 @@ def measure() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(1)
     replicas = fda_tf.connect()
     from experiments.bench import gradients
-    from fda_tf import training
+    from fda_tf.core import loop as training
 
     home = _home(replicas, build())
 
@@ -180,16 +180,17 @@ def measure() -> None:
 def _home(replicas, model):
     """Returns the cluster: a model, and this worker's part of the images."""
     from experiments import datasets
-    from fda_tf import cluster, data, worker
+    from fda_tf.data import sources
+    from fda_tf.workers import distributed, local_model
 
     shipped = datasets.load("mnist5000")
     x = (shipped.x_train[..., None] / 255.0).astype("float32")
     mine = slice(replicas.index, None, replicas.count)
-    source = data.ArraySource(
+    source = sources.ArraySource(
         [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
     )
-    return cluster.Cluster(
-        worker.Worker(model, source.spec()),
+    return distributed.Cluster(
+        local_model.Worker(model, source.spec()),
         source,
         replicas,
     )

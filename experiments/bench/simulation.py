@@ -53,10 +53,11 @@ def measure(workers: int) -> dict:
 
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     import fda_tf
-    from fda_tf import simulation, training
+    from fda_tf.core import loop
+    from fda_tf.workers import simulated
 
     build, source = _model_and_data(workers)
-    one = simulation.Simulation(build, source, 1).worker
+    one = simulated.Simulation(build, source, 1).worker
 
     @tf.function
     def single(steps):
@@ -65,9 +66,9 @@ def measure(workers: int) -> dict:
 
     single(2)
     before = resident.now()
-    home = simulation.Simulation(build, source, workers)
+    home = simulated.Simulation(build, source, workers)
     sync = fda_tf.VarianceThreshold(1.5, "linear")
-    trainer = training.Loop(home, sync, fda_tf.Average())
+    trainer = loop.Loop(home, sync, fda_tf.Average())
     start = time.perf_counter()
     trainer.run(1)
     compile_seconds = time.perf_counter() - start
@@ -95,7 +96,7 @@ def _model_and_data(workers: int) -> tuple:
     import numpy as np
 
     from experiments.tasks import TASKS
-    from fda_tf import data
+    from fda_tf.data import sources
 
     task = TASKS[FLAGS.task]
     random = np.random.default_rng(0)
@@ -109,7 +110,7 @@ def _model_and_data(workers: int) -> tuple:
         model.jit_compile = FLAGS.xla
         return model
 
-    return build, data.ArraySource(shards, task.batch_size)
+    return build, sources.ArraySource(shards, task.batch_size)
 
 
 def _spread(rates: list[float], ratios: list[float]) -> dict:

@@ -21,7 +21,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from experiments.bench import measured, processes, resident
-from fda_tf.sketch import AMSSketch
+from fda_tf.algorithm.sketch import AMSSketch
 
 # A dozen vectors, or 60 bytes a parameter, and more do not fit.
 _LARGEST_SPREAD = _LARGEST_SCATTER = 20_000_000

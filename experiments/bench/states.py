@@ -51,15 +51,16 @@ def alone(size: int):
     """Returns a home of one worker, whose weights are ones; w_0 is 0."""
     import tensorflow as tf
 
-    from fda_tf import vectors, worker
+    from fda_tf.tensors import vectors
+    from fda_tf.workers import local_model
 
     sizes = [size // TENSORS + (i < size % TENSORS) for i in range(TENSORS)]
     weights = [tf.Variable(tf.ones([n])) for n in sizes]
-    group = worker.Group(vectors.Layout([[n] for n in sizes]), weights)
+    group = local_model.Group(vectors.Layout([[n] for n in sizes]), weights)
 
     def mean(of, kind):
         del kind
-        return of(worker.Snapshot(group.lazy(), ()))
+        return of(local_model.Snapshot(group.lazy(), ()))
 
     return SimpleNamespace(
         here=1, worker=SimpleNamespace(weights=group), mean=mean
@@ -76,11 +77,11 @@ def checks(home, size: int, w0, only: str | None = None) -> dict:
       only: one name; by default all.
     """
     import fda_tf
-    from fda_tf import checking
+    from fda_tf.core import variance_check
 
     def check(monitor):
         policy = fda_tf.VarianceThreshold(1.0, monitor)
-        return checking.Check(policy, home, w0)
+        return variance_check.Check(policy, home, w0)
 
     whole = fda_tf.SketchMonitor(cascade=False)
     above, below = 2.0 * size, 0.5 * size
@@ -103,7 +104,7 @@ def measure(size: int) -> list[dict]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
-    from fda_tf import vectors
+    from fda_tf.tensors import vectors
 
     home = alone(size)
     buckets = home.worker.weights.layout.bucket_sizes
@@ -129,7 +130,7 @@ def memory(size: int, name: str) -> float:
     """Returns the bytes a parameter that a monitor adds; for a new process."""
     import tensorflow as tf
 
-    from fda_tf import vectors
+    from fda_tf.tensors import vectors
 
     home = alone(size)
     buckets = home.worker.weights.layout.bucket_sizes
@@ -146,14 +147,16 @@ def memory(size: int, name: str) -> float:
 def _run(check, theta):
     import tensorflow as tf
 
-    from fda_tf import checking
+    from fda_tf.core import variance_check
 
     interval = tf.Variable(0, dtype=tf.int64)  # a check is due in each step
 
     @tf.function
     def run():
         now = interval.assign_add(1)
-        return check.end(tf.constant(theta), now, checking.none()).estimate
+        return check.end(
+            tf.constant(theta), now, variance_check.none()
+        ).estimate
 
     return run
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import fda_tf
 from experiments.bench import netlab
-from fda_tf import comm
+from fda_tf.workers import byte_meter
 
 LINE = 16  # floats: TensorFlow cuts a ring's pieces at whole 64 bytes
 HEADERS = 66  # bytes of a packet: Ethernet 14, IP 20, TCP with its times 32
@@ -31,7 +31,7 @@ def messages(elements: int, workers: int) -> int:
     return math.ceil(elements / piece) * 2 * (workers - 1)
 
 
-class Meter(comm.Meter):
+class Meter(byte_meter.Meter):
     """A meter that counts the messages, too, but for evaluation."""
 
     def __init__(self, workers: int):
@@ -75,7 +75,7 @@ class Spent:
       blocks: how often the clock was stopped.
     """
 
-    def __init__(self, replicas: fda_tf.replicas.Replicas):
+    def __init__(self, replicas: fda_tf.processes.process_group.Replicas):
         self._replicas = replicas
         self.seconds = self.cpu = self.busy = 0.0
         self.bytes = self.packets = self.blocks = 0

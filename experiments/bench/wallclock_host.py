@@ -20,12 +20,14 @@ from experiments import datasets, results
 from experiments.bench import gradients
 from experiments.bench.wallclock_counts import Meter, Spent, messages
 from experiments.tasks import TASKS
-from fda_tf import cluster, data, training, worker
+from fda_tf.core import loop as training
+from fda_tf.data import sources
+from fda_tf.workers import distributed, local_model
 
 GRADIENTS = "synchronous:gradients"
 
 
-def policy(method: str, theta: float) -> fda_tf.sync.Policy:
+def policy(method: str, theta: float) -> fda_tf.policies.Policy:
     """Returns when a method synchronises.
 
     Args:
@@ -63,7 +65,9 @@ class Trial:
       replicas: the hosts.
     """
 
-    def __init__(self, job: dict, replicas: fda_tf.replicas.Replicas):
+    def __init__(
+        self, job: dict, replicas: fda_tf.processes.process_group.Replicas
+    ):
         self.job, self.replicas = job, replicas
         task = TASKS[job["task"]]
         loaded = datasets.load(task.dataset, job["data_dir"], task.classes)
@@ -71,14 +75,14 @@ class Trial:
         y, self.test = loaded.y_train, (x_test, loaded.y_test)
         pieces = fda_tf.partition.split("iid", y, replicas.count, job["seed"])
         own = pieces[replicas.index]
-        source = data.source(
+        source = sources.source(
             [(x[own], y[own])], 32, "passes", job["seed"], replicas.index
         )
         model, self.meter = task.build(job["seed"]), Meter(replicas.count)
         if job["method"] == GRADIENTS:
             gradients.averaged(model, self._mean)
-        local = worker.Worker(model, source.spec())
-        self.home = cluster.Cluster(local, source, replicas)
+        local = local_model.Worker(model, source.spec())
+        self.home = distributed.Cluster(local, source, replicas)
         self.home.meter = self.meter
         epoch = source.epoch_steps(len(y), replicas.count)
         sync = policy(job["method"], task.theta)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from fda_tf import checks
+from fda_tf import validate
 from fda_tf.launch import _group, _output
 
 PREEMPTION_SECONDS = 30.0  # from SIGTERM to being killed: time to save
@@ -144,7 +144,7 @@ def launch(
       3
     """
     _check(command, workers, max_restarts)
-    grace = checks.real("grace", grace, 0, "seconds, 0 or more")
+    grace = validate.real("grace", grace, 0, "seconds, 0 or more")
     environment = dict(os.environ if env is None else env)
     environment.setdefault(*QUIET)
     output = _output.Output(quiet, log_dir)
@@ -176,7 +176,7 @@ def _check(command: Sequence[str], workers: int, max_restarts: int) -> None:
             f"command={command!r}: expected a program and its arguments, such "
             'as ["python", "job.py"].'
         )
-    checks.count("workers", workers, "processes")
+    validate.count("workers", workers, "processes")
     if type(max_restarts) is not int or max_restarts < 0:
         raise ValueError(
             f"max_restarts={max_restarts!r}: expected a whole number of "

@@ -5,7 +5,6 @@ process: no memory addresses, and no names or seeds that Keras makes up.
 """
 
 import contextlib
-import hashlib
 import json
 import re
 import warnings
@@ -16,8 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf.processes import held
-from fda_tf.processes.lost import in_brief, known
+from fda_tf.processes.error_messages import in_brief, known
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # What a config holds besides settings: names that Keras numbers as it goes,
@@ -34,54 +32,15 @@ _NO_SETTINGS = frozenset(
     }
 )
 
+BATCHES = "the specs of a batch"  # of whose sizes constants may be made
+CONSTANTS, ASSETS = "constants in ", "assets of "  # so begin names
+# Machines that are not alike round in their own ways.
+_ROUNDING = 1e-5
+
+
 SAME_SETTINGS = (
     "Give every worker the same model and settings; only their data differ."
 )
-
-
-def describe(worker: Any, **settings: Any) -> dict[str, Any]:
-    """Returns what must be the same on every worker, by name, as JSON has it.
-
-    Args:
-      worker: a `fda_tf.worker.Worker`.
-      **settings: of the run: numbers, words, or what is told by its `repr`.
-    """
-    return describe_model(worker) | {
-        name: _setting(value) for name, value in settings.items()
-    }
-
-
-def describe_model(worker: Any) -> dict[str, Any]:
-    """Returns the versions, and what a worker's model is, by name.
-
-    Args:
-      worker: a `fda_tf.worker.Worker`.
-    """
-    import fda_tf  # which imports this file
-
-    model = worker.model
-    versions = {
-        "fda_tf": fda_tf.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-    }
-    compiled = {"optimizer": text(model.optimizer), "loss": text(model.loss)}
-    compiled |= {
-        f"optimizer {i} ({type(optimizer).__name__})": text(optimizer)
-        for i, optimizer in enumerate(worker.optimizers)
-        if optimizer is not model.optimizer
-    }
-    shapes = {
-        f"the {what} (number {i})": list(shape)
-        for what, all_of_it in worker.shapes().items()
-        for i, shape in enumerate(all_of_it)
-    }
-    layers = {
-        f"layer {i} ({type(layer).__name__})": _digest(layer)
-        for i, layer in enumerate(model._flatten_layers())
-        if layer is not model
-    }
-    return versions | compiled | shapes | layers | worker.held
 
 
 def text(thing: Any) -> str:
@@ -97,7 +56,7 @@ def text(thing: Any) -> str:
       >>> text(keras.layers.Flatten(name="a")) == text(keras.layers.Flatten())
       True
     """
-    return _without_addresses(json.dumps(_plain(thing), sort_keys=True))
+    return without_addresses(json.dumps(plain(thing), sort_keys=True))
 
 
 def agree_on(
@@ -119,7 +78,7 @@ def agree_on(
         if "error" in other:
             error = ValueError(f"Worker {k} cannot start: {other['error']}")
             raise known(error, shown_by=k)
-        for name in held.unlike(everyone[0], other):
+        for name in unlike(everyone[0], other):
             ours, theirs = everyone[0].get(name), other.get(name)
             error = ValueError(
                 f"Worker {k} differs from worker 0 in {name}: {theirs} "
@@ -128,8 +87,37 @@ def agree_on(
             raise known(error, shown_by=0)
 
 
+def unlike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Returns the names of settings that differ between two workers.
+
+    Constants may hold the size of a batch: they are compared of equal ones.
+
+    Example:
+      >>> unlike({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
+      ['b', 'c']
+    """
+    same_batches = ours.get(BATCHES) == theirs.get(BATCHES)
+
+    def alike(name):
+        a, b = ours.get(name), theirs.get(name)
+        if name.startswith(CONSTANTS):
+            return not same_batches or _nearly(a, b)
+        return a == b or name == BATCHES
+
+    return [name for name in {**ours, **theirs} if not alike(name)]
+
+
+def _nearly(a: list | None, b: list | None) -> bool:
+    """Returns whether two sums of constants are equal, but for rounding."""
+    if a is None or b is None:
+        return False
+    *numbers, digest = a
+    *others, other = b
+    return digest == other and np.allclose(numbers, others, _ROUNDING, 0.0)
+
+
 def _advice(name: str) -> str:
-    if not name.startswith((held.CONSTANTS, held.ASSETS, "layer ")):
+    if not name.startswith((CONSTANTS, ASSETS, "layer ")):
         return ""
     return (
         " What a layer learns by adapt(), and any array that the model, its "
@@ -151,18 +139,7 @@ def tell(replicas: Any, error: BaseException) -> None:
         known(error, shown_by=everyone.index(ours))
 
 
-def _setting(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int, float, np.generic)):
-        return _plain(value)
-    return _without_addresses(repr(value))
-
-
-def _digest(layer: Any) -> str:
-    """Returns a short digest of a layer's settings, as far as it has them."""
-    return hashlib.sha256(text(layer).encode()).hexdigest()[:8]
-
-
-def _plain(thing: Any, drop: frozenset[str] = frozenset()) -> Any:
+def plain(thing: Any, drop: frozenset[str] = frozenset()) -> Any:
     """Returns what a thing is set to, as JSON has it.
 
     Args:
@@ -174,7 +151,7 @@ def _plain(thing: Any, drop: frozenset[str] = frozenset()) -> Any:
     if thing is None or isinstance(thing, (str, bool, int, float)):
         return thing
     if isinstance(thing, (list, tuple)):
-        return [_plain(part, drop) for part in thing]
+        return [plain(part, drop) for part in thing]
     if isinstance(thing, Mapping):
         return _plain_dict(thing, drop)
     if isinstance(thing, keras.Model):
@@ -191,7 +168,7 @@ def _plain_dict(thing: Mapping, drop: frozenset[str]) -> Any:
         return kind  # its code has the path of the file it is from
     if kind.endswith("DTypePolicy"):
         drop = frozenset()  # the name is all that it is
-    return {str(k): _plain(v, drop) for k, v in thing.items() if k not in drop}
+    return {str(k): plain(v, drop) for k, v in thing.items() if k not in drop}
 
 
 def _config(thing: Any) -> Any:
@@ -199,10 +176,83 @@ def _config(thing: Any) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of lambdas: nothing is saved
-            return _plain(thing.get_config(), _NO_SETTINGS)
+            return plain(thing.get_config(), _NO_SETTINGS)
     except Exception:  # anyone's code, and not needed to train
         return None
 
 
-def _without_addresses(words: str) -> str:
+def without_addresses(words: str) -> str:
     return _ADDRESS.sub("", words)
+
+
+class Meetings:
+    """What workers tell each other; all of them come to each meeting.
+
+    Args:
+      replicas: the processes of the job.
+
+    Attributes:
+      settled: whether all workers know of the error that ends this one.
+    """
+
+    def __init__(self, replicas: Any):
+        self.replicas = replicas
+        self.settled = False
+
+    def meet(self, place: str, **news: Any) -> list[dict[str, Any]]:
+        """Returns what every worker has to say.
+
+        Args:
+          place: where in `fit` the workers meet.
+          **news: ours, as JSON can hold it.
+
+        Raises:
+          RuntimeError: on all other workers, when one came with an error; on
+            all, when they came to different meetings.
+        """
+        everyone = self.replicas.gather_json({"place": place} | news)
+        places = [other.get("place") for other in everyone]
+        for k, other in enumerate(everyone):
+            if "error" in other:
+                self.settled = True
+                error = RuntimeError(
+                    f"Worker {k} failed; all workers stop: {other['error']}"
+                )
+                raise known(error, shown_by=k)
+            if places[k] != places[0]:
+                self.settled = True
+                error = RuntimeError(
+                    f"Worker {k} is at {places[k]}, worker 0 at {places[0]}. "
+                    "Call fit in the same way on every worker, with "
+                    "validation_data on all or none."
+                )
+                raise known(error, shown_by=self.replicas.index)
+        return everyone
+
+    def meet_alike(
+        self, place: str, settings: Mapping[str, Any], **news: Any
+    ) -> list[dict[str, Any]]:
+        """Meets; what the settings are must be the same on all workers.
+
+        Raises:
+          ValueError: on every worker, for a setting that differs.
+        """
+        everyone = self.meet(place, settings=dict(settings), **news)
+        for k, other in enumerate(everyone):
+            first, theirs = everyone[0]["settings"], other["settings"]
+            for name in {**first, **theirs}:
+                if theirs.get(name) != first.get(name):
+                    self.settled = True
+                    error = ValueError(
+                        f"Worker {k} differs from worker 0 in {name}: "
+                        f"{theirs.get(name)} against {first.get(name)}. Call "
+                        "fit in the same way on every worker; only their data "
+                        "differ."
+                    )
+                    raise known(error, shown_by=0)
+        return everyone
+
+    def tell(self, error: BaseException) -> None:
+        """Comes to the others' next meeting with an error, which ends them."""
+        self.settled = True
+        tell(self.replicas, error)

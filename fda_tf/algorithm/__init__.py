@@ -1,0 +1,1 @@
+"""The choices that make a method: when, how and what is averaged."""

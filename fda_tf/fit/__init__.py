@@ -1,0 +1,1 @@
+"""`model.fit` on many workers, by one callback."""

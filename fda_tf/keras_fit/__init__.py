@@ -1,1 +1,0 @@
-"""The loop inside `model.fit`: what `fda_tf.FDA` puts in Keras' place."""

@@ -1,0 +1,1 @@
+"""Flat vectors of a model's variables, and loops in graphs."""

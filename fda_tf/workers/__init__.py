@@ -1,0 +1,1 @@
+"""The K workers: simulated in one process, or one in each."""
