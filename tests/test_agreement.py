@@ -12,6 +12,7 @@ import fda_tf
 from fda_tf.data import sources
 from fda_tf.processes import agreement
 from fda_tf.processes.error_messages import shown_by
+from fda_tf.workers import description
 from fda_tf.workers.local_model import Worker
 
 layers, losses = keras.layers, keras.losses
@@ -118,7 +119,7 @@ def compile_(code):
 
 def test_a_quadratic_rule_tells_its_schedule():
     def rule(rate):
-        return agreement._setting(fda_tf.QuadraticRule(rate, 0.2, least=4))
+        return description._setting(fda_tf.QuadraticRule(rate, 0.2, least=4))
 
     decay = keras.optimizers.schedules.ExponentialDecay
     assert rule(decay(0.1, 10, 0.5)) == rule(decay(0.1, 10, 0.5))
@@ -174,11 +175,11 @@ def nested_worker(optimizer=None, units=4):
 
 
 def test_models_alike_are_described_alike():
-    first = agreement.describe(nested_worker(), seed=0)
+    first = description.describe(nested_worker(), seed=0)
     layers.Dense(2)  # one more name is taken
-    assert agreement.describe(nested_worker(), seed=0) == first
+    assert description.describe(nested_worker(), seed=0) == first
     assert json.loads(json.dumps(first)) == first
-    other = agreement.describe(nested_worker(units=6), seed=0)
+    other = description.describe(nested_worker(units=6), seed=0)
     assert other["layer 2 (Sequential)"] == first["layer 2 (Sequential)"]
     unlike = {name for name in first if first[name] != other[name]}
     assert {n for n in unlike if "Dense" in n} == {"layer 4 (Dense)"}
@@ -190,7 +191,7 @@ def test_settings_are_described():
             return f"Unnamed({object()!r})"
 
     worker = nested_worker()
-    told = agreement.describe(
+    told = description.describe(
         worker,
         batch_size=np.int64(8),
         rate=np.float32(0.5),
@@ -199,7 +200,7 @@ def test_settings_are_described():
         sync=fda_tf.Every(steps=np.int32(4)),
         other=Unnamed(),
     )
-    assert agreement.describe_model(worker).items() < told.items()
+    assert description.describe_model(worker).items() < told.items()
     assert json.loads(json.dumps(told)) == told
     assert (told["batch_size"], told["rate"], told["last"]) == (8, 0.5, None)
     assert told["sync"] == repr(fda_tf.Every(steps=4))

@@ -150,7 +150,7 @@ def test_a_table_from_a_file_is_told_by_what_is_in_it(tmp_path):
         x, y = held_cases.words(small.data(8))
         return fda_tf.Trainer(model, (x, y)).worker.held
 
-    from fda_tf.workers.constants import unlike
+    from fda_tf.processes.agreement import unlike
 
     first = held("1", ["a", "b"])
     assert not unlike(first, held("2", ["a", "b"]))

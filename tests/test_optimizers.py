@@ -11,6 +11,7 @@ from runs import BATCH, WORKERS, simulate
 import fda_tf
 from fda_tf.algorithm import optimizers
 from fda_tf.data import sources
+from fda_tf.workers import description
 from fda_tf.workers.local_model import Worker
 
 O = keras.optimizers  # noqa: E741
@@ -152,7 +153,7 @@ def described(*optimizers):
         tf.TensorSpec([None, small.INPUTS], tf.float32),
         tf.TensorSpec([None], tf.int32),
     )
-    return fda_tf.processes.agreement.describe(Worker(model, spec))
+    return description.describe(Worker(model, spec))
 
 
 def test_settings_of_all_optimizers_are_compared():

@@ -1,14 +1,10 @@
 """The front page: what `fda_tf` offers, documents and imports."""
 
-import ast
 import inspect
-import pathlib
 
 import pytest
 
 import fda_tf
-
-PACKAGE = pathlib.Path(fda_tf.__file__).parent
 
 
 def test_all_is_what_there_is():
@@ -23,18 +19,6 @@ def test_public_things_are_documented(name):
     if callable(thing) or inspect.ismodule(thing):
         doc = inspect.getdoc(thing)
         assert doc and doc.splitlines()[0].endswith("."), name
-
-
-def test_one_file_knows_tf_distribute():
-    knowing = [
-        str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        if any(
-            isinstance(node, ast.Attribute) and node.attr == "distribute"
-            for node in ast.walk(ast.parse(path.read_text()))
-        )
-    ]
-    assert knowing == ["replicas.py"]
 
 
 def test_the_version_is_that_of_the_metadata():

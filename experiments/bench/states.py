@@ -23,6 +23,7 @@ from types import SimpleNamespace
 from absl import app, flags
 
 from experiments.bench import measured, processes, resident
+from fda_tf.workers import local_model
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
@@ -52,11 +53,11 @@ def alone(size: int):
     import tensorflow as tf
 
     from fda_tf.tensors import vectors
-    from fda_tf.workers import local_model
+    from fda_tf.workers import variable_groups
 
     sizes = [size // TENSORS + (i < size % TENSORS) for i in range(TENSORS)]
     weights = [tf.Variable(tf.ones([n])) for n in sizes]
-    group = local_model.Group(vectors.Layout([[n] for n in sizes]), weights)
+    group = variable_groups.Group(vectors.Layout([[n] for n in sizes]), weights)
 
     def mean(of, kind):
         del kind

@@ -20,6 +20,7 @@ from experiments import datasets, results
 from experiments.bench import gradients
 from experiments.bench.wallclock_counts import Meter, Spent, messages
 from experiments.tasks import TASKS
+from fda_tf.algorithm import policies
 from fda_tf.core import loop as training
 from fda_tf.data import sources
 from fda_tf.workers import distributed, local_model
@@ -27,7 +28,7 @@ from fda_tf.workers import distributed, local_model
 GRADIENTS = "synchronous:gradients"
 
 
-def policy(method: str, theta: float) -> fda_tf.policies.Policy:
+def policy(method: str, theta: float) -> policies.Policy:
     """Returns when a method synchronises.
 
     Args:

@@ -17,7 +17,7 @@ from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.checkpoint.latest import HISTORY, Saved
 from fda_tf.core.loop import Loop
 from fda_tf.processes import agreement
-from fda_tf.workers import constants
+from fda_tf.workers import constants, description
 
 VERSIONS = ("fda_tf", "tensorflow", "keras")
 # So begin the names of what Keras describes, the server's optimizer too.
@@ -201,7 +201,7 @@ class State:
 def _settings(loop: Loop) -> dict[str, Any]:
     """Returns what a run must be set to, to go on with what another did."""
     workers = loop.workers
-    described = agreement.describe(
+    described = description.describe(
         workers.worker,
         sync=loop.sync,
         server=loop.server,
@@ -287,6 +287,6 @@ def _unlike_settings(
         )
     return [
         f"{name} was {theirs.get(name)}, is {ours.get(name)}"
-        for name in constants.unlike(ours, theirs)
+        for name in agreement.unlike(ours, theirs)
         if not name.startswith(left_out)
     ]

@@ -92,6 +92,7 @@ class Averaging(FitCallback):
         finite.
 
     Example:
+      >>> import keras
       >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
       >>> model.compile("sgd", "mse")
       >>> x = np.random.default_rng(0).normal(size=(40, 2))
@@ -216,6 +217,7 @@ class FDA(Averaging):
       **options: the other arguments of `Averaging`.
 
     Example:
+      >>> import keras
       >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
       >>> model.compile("sgd", "mse")
       >>> x = np.random.default_rng(0).normal(size=(40, 2))

@@ -8,6 +8,7 @@ from fda_tf.data import sources
 from fda_tf.processes import agreement, process_group
 from fda_tf.run import history
 from fda_tf.run.plan import Plan, takes_plan
+from fda_tf.workers import description
 from fda_tf.workers.distributed import Cluster
 from fda_tf.workers.local_model import Worker
 
@@ -65,7 +66,7 @@ def train(
                 [shard], batch_size, sampling, seed, replicas.index
             )
             worker = Worker(model, source.spec())
-            settings = agreement.describe(
+            settings = description.describe(
                 worker,
                 run_eagerly=worker.eager,
                 steps=plan.steps,

@@ -19,6 +19,7 @@ from fda_tf.core.loop import Loop
 from fda_tf.data import specs
 from fda_tf.processes import agreement, process_group
 from fda_tf.run.plan import check_exchange, check_parts
+from fda_tf.workers import description
 from fda_tf.workers.distributed import Cluster
 from fda_tf.workers.local_model import Worker
 
@@ -98,7 +99,7 @@ class Trainer:
                 }
                 spec = tf.nest.map_structure(_spec, example)
                 self.worker = worker or Worker(model, spec)
-                described = agreement.describe(
+                described = description.describe(
                     self.worker,
                     sync=sync,
                     server=server,

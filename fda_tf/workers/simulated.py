@@ -15,10 +15,10 @@ import tensorflow as tf
 from absl import logging
 
 from fda_tf.data import sources
+from fda_tf.processes import agreement
 from fda_tf.processes.process_group import Replicas
 from fda_tf.tensors import graphs
 from fda_tf.tensors.packing import to_words
-from fda_tf.workers import constants
 from fda_tf.workers.base import Workers, shared
 from fda_tf.workers.local_model import Snapshot, Worker, check, is_seed
 from fda_tf.workers.participation import Round
@@ -281,7 +281,7 @@ def _lanes(models, source):
                 f"{lanes[0].shapes()} and {lane.shapes()}. Let it return the "
                 "same architecture at each call."
             )
-        unlike = constants.unlike((lanes or [lane])[0].held, lane.held)
+        unlike = agreement.unlike((lanes or [lane])[0].held, lane.held)
         if unlike:
             raise ValueError(
                 f"build() returned models that differ in {unlike[0]}. What a "
