@@ -12,7 +12,7 @@ import numpy as np
 import fda_tf
 from experiments import datasets
 
-replicas = fda_tf.connect()  # first: TF_CONFIG, SLURM, or alone
+process_group = fda_tf.connect()  # first: TF_CONFIG, SLURM, or alone
 keras.utils.set_random_seed(0)
 
 data = datasets.load("mnist", os.environ.get("FDA_TF_DATA_DIR"))

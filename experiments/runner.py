@@ -70,26 +70,26 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
         KeyboardInterrupt: on Ctrl-C, after the table of what was finished.
     """
     runs, unused = config.plan(flags)
-    replicas = _home(flags["backend"])
+    process_group = _home(flags["backend"])
     config.check_parts(runs)
-    starts_cluster = flags["backend"] == "cluster" and replicas is None
-    if replicas is None:
+    starts_cluster = flags["backend"] == "cluster" and process_group is None
+    if process_group is None:
         for name in unused:
             logging.warning("--%s is dropped: no algorithm here uses it", name)
-    elif replicas.count != flags["workers"]:
+    elif process_group.count != flags["workers"]:
         raise ValueError(
             f"--workers={flags['workers']}, but the cluster has "
-            f"{replicas.count}; let them agree"
+            f"{process_group.count}; let them agree"
         )
-    if replicas is None or replicas.is_chief:
+    if process_group is None or process_group.is_chief:
         _check_writable(flags["results_dir"], flags["summary"])
     done = summary.read(flags["summary"])
     # Workers must agree on what to run, and not all may see the file: only
     # who starts them leaves runs out.
-    skips = {} if flags["overwrite"] or replicas else done
+    skips = {} if flags["overwrite"] or process_group else done
     todo = [run for run in runs if run.run_id not in skips]
     finished = {run.run_id: done[run.run_id] for run in runs if run not in todo}
-    job = _Job(flags, replicas)
+    job = _Job(flags, process_group)
     if todo and starts_cluster:
         names = ",".join(run.algorithm for run in todo)
         return _launch([*command, f"--algorithm={names}"], runs, finished, job)
@@ -191,9 +191,9 @@ def _home(backend: str) -> Any:
 class _Job:
     """The data of all runs, cut in pieces, and where they are trained."""
 
-    def __init__(self, flags: Mapping[str, Any], replicas: Any):
-        self.flags, self.replicas = flags, replicas
-        self.chief = replicas is None or replicas.is_chief
+    def __init__(self, flags: Mapping[str, Any], process_group: Any):
+        self.flags, self.process_group = flags, process_group
+        self.chief = process_group is None or process_group.is_chief
         self.task = TASKS[flags["task"]]
         data = datasets.load(
             self.task.dataset, flags["data_dir"], self.task.classes
@@ -255,10 +255,12 @@ class _Job:
         def build():
             return self.task.build(settings.seed, optimizer, settings.weights)
 
-        if self.replicas is None:
+        if self.process_group is None:
             return fda_tf.simulate(build, self.shards, **options)
-        shard = self.shards[self.replicas.index]
-        return fda_tf.train(build(), shard, replicas=self.replicas, **options)
+        shard = self.shards[self.process_group.index]
+        return fda_tf.train(
+            build(), shard, process_group=self.process_group, **options
+        )
 
     def _folder(self, settings: Settings) -> results.RunFolder:
         """The run's files; workers other than the chief write none."""

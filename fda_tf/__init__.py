@@ -13,8 +13,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from fda_tf import launch as launch
     from fda_tf.algorithm import compression as compression
     from fda_tf.algorithm import thetas as thetas
-    from fda_tf.algorithm.compression import PAYLOADS as PAYLOADS
-    from fda_tf.algorithm.guard import Guard as Guard
+    from fda_tf.algorithm.compression import COMPRESSIONS as COMPRESSIONS
+    from fda_tf.algorithm.guard import OutlierGuard as OutlierGuard
     from fda_tf.algorithm.monitors import MONITORS as MONITORS
     from fda_tf.algorithm.monitors import ExactMonitor as ExactMonitor
     from fda_tf.algorithm.monitors import LinearMonitor as LinearMonitor
@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # for editors and type checkers
     from fda_tf.algorithm.optimizers import ServerOptimizer as ServerOptimizer
     from fda_tf.algorithm.optimizers import Yogi as Yogi
     from fda_tf.algorithm.policies import AdaComm as AdaComm
+    from fda_tf.algorithm.policies import AdaptiveChecks as AdaptiveChecks
     from fda_tf.algorithm.policies import CheckEvery as CheckEvery
-    from fda_tf.algorithm.policies import CheckWhenPossible as CheckWhenPossible
     from fda_tf.algorithm.policies import Every as Every
     from fda_tf.algorithm.policies import EveryStep as EveryStep
     from fda_tf.algorithm.policies import PostLocal as PostLocal
@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from fda_tf.fit.callbacks import FDA as FDA
     from fda_tf.fit.callbacks import Averaging as Averaging
     from fda_tf.fit.keras_hooks import on_chief as on_chief
-    from fda_tf.processes.process_group import Replicas as Replicas
+    from fda_tf.processes.process_group import ProcessGroup as ProcessGroup
     from fda_tf.processes.process_group import connect as connect
     from fda_tf.run.history import History as History
     from fda_tf.run.plan import Plan as Plan
@@ -53,7 +53,7 @@ if TYPE_CHECKING:  # for editors and type checkers
 _NAMES = {  # by the module that each is in
     "fda_tf": ("launch",),
     "fda_tf.algorithm": ("compression", "thetas"),
-    "fda_tf.algorithm.compression": ("PAYLOADS",),
+    "fda_tf.algorithm.compression": ("COMPRESSIONS",),
     "fda_tf.algorithm.guard": ("Guard",),
     "fda_tf.algorithm.monitors": (
         "MONITORS",
@@ -73,7 +73,7 @@ _NAMES = {  # by the module that each is in
     "fda_tf.algorithm.policies": (
         "AdaComm",
         "CheckEvery",
-        "CheckWhenPossible",
+        "AdaptiveChecks",
         "Every",
         "EveryStep",
         "PostLocal",
@@ -85,7 +85,7 @@ _NAMES = {  # by the module that each is in
     "fda_tf.data.sharding": ("Shard", "shard"),
     "fda_tf.fit.callbacks": ("FDA", "Averaging"),
     "fda_tf.fit.keras_hooks": ("on_chief",),
-    "fda_tf.processes.process_group": ("Replicas", "connect"),
+    "fda_tf.processes.process_group": ("ProcessGroup", "connect"),
     "fda_tf.run.history": ("History",),
     "fda_tf.run.plan": ("Plan",),
     "fda_tf.run.save_on_chief": ("save_on_chief",),

@@ -48,14 +48,14 @@ def cases():
             server=fda_tf.ServerOptimizer(keras.optimizers.Adam(0.05)),
         ),
         "bfloat16": run(
-            linear, sync=threshold(0.2, "linear"), payload="bfloat16"
+            linear, sync=threshold(0.2, "linear"), compression="bfloat16"
         ),
-        "int8": run(linear, sync=fda_tf.Every(steps=7), payload="int8"),
+        "int8": run(linear, sync=fda_tf.Every(steps=7), compression="int8"),
         "topk": run(
             linear,
             sync=threshold(0.2, "linear"),
-            payload=fda_tf.compression.TopK(0.3),
-            guard=fda_tf.Guard(1.2, "clip"),
+            compression=fda_tf.compression.TopK(0.3),
+            guard=fda_tf.OutlierGuard(1.2, "clip"),
         ),
         "by samples": run(
             linear, sync=threshold(0.2, "sketch"), weighting="samples"
@@ -64,17 +64,15 @@ def cases():
             rich,
             sync=threshold(0.05, "linear"),
             weighting="samples",
-            guard=fda_tf.Guard(1.01),
-            payload="int8",
+            guard=fda_tf.OutlierGuard(1.01),
+            compression="int8",
             validation_data=small.data(seed=5),
             evaluate_every=STEPS - 1,
         ),
         "overlap": run(linear, sync=threshold(0.2, "sketch", overlap=True)),
         "interval": run(
             linear,
-            sync=threshold(
-                0.2, "linear", check_every=fda_tf.CheckWhenPossible(5)
-            ),
+            sync=threshold(0.2, "linear", check_every=fda_tf.AdaptiveChecks(5)),
         ),
         "AdaComm": run(linear, sync=fda_tf.AdaComm(first=12, every=20)),
         "FedProx": run(

@@ -45,10 +45,10 @@ def go_on(saved, worker, workers, steps, size):
 
 def crash(saved, step):
     """Writes a step again and again, killed before its 1st, 2nd, ... act."""
-    for act in range(1, 100):
+    for action in range(1, 100):
         child = os.fork()
         if child == 0:
-            left = act
+            left = action
 
             def kill(event, _):
                 nonlocal left
@@ -62,7 +62,7 @@ def crash(saved, step):
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         steps = [step for step, _ in saved.found(0, 1)]
         contents = [saved.read(step, 0, 1)[1]["step"] for step in steps]
-        print(act, code, *steps)
+        print(action, code, *steps)
         assert contents == steps
         if code == 0:
             return

@@ -18,7 +18,7 @@ def outcome(run):
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def alike(replicas, shard):
+def alike(process_group, shard):
     """Returns a run of workers that differ in what does not matter.
 
     Keras numbers the names of worker 1 otherwise, and functions are elsewhere.
@@ -29,7 +29,7 @@ def alike(replicas, shard):
 
     import fda_tf
 
-    kept = [keras.layers.Dense(1) for _ in range(3 * replicas.index)]
+    kept = [keras.layers.Dense(1) for _ in range(3 * process_group.index)]
     kept += [keras.Sequential() for _ in kept]
     x, y = shard
 
@@ -59,11 +59,11 @@ def alike(replicas, shard):
         sync=fda_tf.Every(steps=2),
         batch_size=np.int64(8),
         seed=np.int64(1),
-        replicas=replicas,
+        process_group=process_group,
     )
 
 
-def refusals(replicas, shard):
+def refusals(process_group, shard):
     """Returns name -> a run in which worker 1 is unlike the others."""
     import keras
     import numpy as np
@@ -72,7 +72,7 @@ def refusals(replicas, shard):
 
     import fda_tf
 
-    odd = replicas.index == 1
+    odd = process_group.index == 1
     x, y = shard
     model = small.linear_model
 
@@ -80,7 +80,12 @@ def refusals(replicas, shard):
         monitor = fda_tf.SketchMonitor(seed=seed)
         settings = {"sync": fda_tf.VarianceThreshold(theta, monitor)} | options
         return lambda: fda_tf.train(
-            model(), data, steps=6, batch_size=8, replicas=replicas, **settings
+            model(),
+            data,
+            steps=6,
+            batch_size=8,
+            process_group=process_group,
+            **settings,
         )
 
     def stop_on_one(row):
@@ -108,7 +113,7 @@ def refusals(replicas, shard):
         "all bad": train(
             data=(np.full_like(x, np.nan), y),
             sync=fda_tf.Every(steps=2),
-            guard=fda_tf.Guard(),
+            guard=fda_tf.OutlierGuard(),
         ),
         "optimizer": train(model=lambda: compiled(["sgd", "adam"][odd])),
         "rate": train(model=lambda: compiled(keras.optimizers.SGD(0.1 + odd))),
@@ -127,27 +132,29 @@ def main(folder):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     import cases
     import small
 
-    shard = small.shards(replicas.count)[replicas.index]
+    shard = small.shards(process_group.count)[process_group.index]
     report = {}
     for name, (build, options) in cases.cases().items():
-        if replicas.count > 2 and name not in cases.FEW:
+        if process_group.count > 2 and name not in cases.FEW:
             continue
-        own = cases.shards(replicas.count, name)[replicas.index]
-        model = build(1 + replicas.index)  # all must start from worker 0's
+        own = cases.shards(process_group.count, name)[process_group.index]
+        model = build(1 + process_group.index)  # all must start from worker 0's
         report[name] = outcome(
             lambda m=model, s=own, o=options: fda_tf.train(
-                m, s, replicas=replicas, **o
+                m, s, process_group=process_group, **o
             )
         )
-    runs = {"alike": alike(replicas, shard)} | refusals(replicas, shard)
+    runs = {"alike": alike(process_group, shard)} | refusals(
+        process_group, shard
+    )
     for name, run in runs.items():
-        if replicas.count == 2 or name in FEW_RUNS:
+        if process_group.count == 2 or name in FEW_RUNS:
             report[name] = outcome(run)
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(report))
 
 

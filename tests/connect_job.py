@@ -5,7 +5,9 @@ import sys
 if __name__ == "__main__":
     import fda_tf
 
-    replicas = fda_tf.connect(
+    process_group = fda_tf.connect(
         start_timeout=float(sys.argv[1]), port=int(sys.argv[2])
     )
-    print(f"sum {replicas.sum(10 + replicas.index)} of {replicas.count}")
+    print(
+        f"sum {process_group.sum(10 + process_group.index)} of {process_group.count}"
+    )

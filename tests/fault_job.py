@@ -74,7 +74,7 @@ class Job:
             fda_tf.processes.process_group._strategy = lambda *_: AT_A_STEP[
                 "kill"
             ]()
-        self.replicas = fda_tf.connect(settings["start_timeout"])
+        self.process_group = fda_tf.connect(settings["start_timeout"])
         self.progress = (folder / f"steps-{self.task}").open("a")
 
     def write(self, name, what):

@@ -158,9 +158,9 @@ def inputs(course, data):
     }
 
 
-def endings(course, data, odd, replicas):
+def endings(course, data, odd, process_group):
     """Returns name -> fits that one worker ends, or goes on with, for all."""
-    nine = part(replicas.index, replicas.count, 9)
+    nine = part(process_group.index, process_group.count, 9)
     short, long = batched(nine), batched(data)
     uneven = short if odd else long
     empty = long.take(0)
@@ -293,9 +293,9 @@ class Looks(keras.callbacks.Callback):
         self.seen.append([small.flat(self.model).tolist(), dict(logs)])
 
 
-def with_callbacks(course, data, validation, folder, replicas):
+def with_callbacks(course, data, validation, folder, process_group):
     """Fits with all that looks at an epoch's end, or writes."""
-    own = folder / f"worker {replicas.index}"
+    own = folder / f"worker {process_group.index}"
     own.mkdir()
     saved, table, board = own / "best.keras", own / "log.csv", own / "board"
     looks, chiefs = Looks(course.fda), Looks(course.fda)
@@ -315,7 +315,7 @@ def with_callbacks(course, data, validation, folder, replicas):
         batched(data), validation_data=validation, callbacks=callbacks, epochs=9
     )
     files = sorted(p.name for p in own.rglob("*") if p.is_file())
-    if replicas.is_chief:
+    if process_group.is_chief:
         best = keras.models.load_model(saved)
         with table.open() as file:
             rows = list(csv.DictReader(file))
@@ -419,9 +419,9 @@ def pooled(course, data, odd):
     return course.fit(batched((x, y)), anew=False, epochs=1)
 
 
-def own_loop(data, replicas):
+def own_loop(data, process_group):
     """Trains by a loop of one's own, on the same batches."""
-    model = small.linear_model(small.start(1 + replicas.index))
+    model = small.linear_model(small.start(1 + process_group.index))
     batches = list(batched(data))
     trainer = fda_tf.Trainer(
         model, batches[0], sync=fda_tf.VarianceThreshold(THETA, "naive")
@@ -436,11 +436,11 @@ def own_loop(data, replicas):
     return {"syncs": syncs, "weights": small.flat(model).tolist()}
 
 
-def class_weights(replicas):
+def class_weights(process_group):
     """Fits a `fda_tf.shard` with weights of the classes."""
-    model = small.linear_model(small.start(1 + replicas.index))
+    model = small.linear_model(small.start(1 + process_group.index))
     fda = fda_tf.FDA(0.2, "linear", cap=None)
-    shard = small.shards(replicas.count)[replicas.index]
+    shard = small.shards(process_group.count)[process_group.index]
     history = model.fit(
         fda_tf.shard(shard, BATCH, mine=True),
         class_weight={0: 2.0, 1: 0.5, 2: 0.5},
@@ -455,10 +455,10 @@ def class_weights(replicas):
     }
 
 
-def features(replicas, folder):
+def features(process_group, folder):
     """Returns name -> run; each leaves a cluster on which the next works."""
-    k, odd = replicas.index, replicas.index == 1
-    data = part(k, replicas.count)
+    k, odd = process_group.index, process_group.index == 1
+    data = part(k, process_group.count)
     validation = tuple(a[: 40 - 15 * k] for a in small.data(40, seed=5))
     courses = {}
 
@@ -475,11 +475,11 @@ def features(replicas, folder):
         "a cap, unknown length": lambda: course(1, capped).fit(
             unknown(batched(data))
         ),
-        "class weights": lambda: class_weights(replicas),
-        "own loop": lambda: own_loop(data, replicas),
+        "class weights": lambda: class_weights(process_group),
+        "own loop": lambda: own_loop(data, process_group),
         "again": lambda: again(course(), data, validation),
         "callbacks": lambda: with_callbacks(
-            course(), data, validation, folder, replicas
+            course(), data, validation, folder, process_group
         ),
         "evaluation on one": lambda: course().fit(
             batched(data), callbacks=[Evaluates(validation)] if odd else []
@@ -489,9 +489,9 @@ def features(replicas, folder):
         ),
         "shuffles": shuffled,
         "pooled": lambda: pooled(course(), data, odd),
-        **endings(course, data, odd, replicas),
+        **endings(course, data, odd, process_group),
         **differing(data, odd),
         "after all that": lambda: course().fit(batched(data)),
     }
-    few = replicas.count > 2
+    few = process_group.count > 2
     return {n: run for n, run in runs.items() if n in FEW or not few}

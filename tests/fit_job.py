@@ -32,20 +32,22 @@ def outcome(run):
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def as_the_simulation(replicas):
+def as_the_simulation(process_group):
     """Runs the cases that the simulation can do, too."""
     import fit_cases
     import small
 
     import fda_tf
 
-    shard = small.shards(replicas.count, fit_cases.SAMPLES)[replicas.index]
+    shard = small.shards(process_group.count, fit_cases.SAMPLES)[
+        process_group.index
+    ]
     for name, (build, options, change) in fit_cases.cases().items():
-        if replicas.count > 2 and name not in fit_cases.FEW:
+        if process_group.count > 2 and name not in fit_cases.FEW:
             continue
 
         def run(build=build, options=options, change=change):
-            model = build(1 + replicas.index)  # all start from worker 0's
+            model = build(1 + process_group.index)  # all start from worker 0's
             fda = fda_tf.Averaging(**options)
             data = fda_tf.shard(change(shard), fit_cases.BATCH, mine=True)
             history = model.fit(
@@ -60,13 +62,13 @@ def main(folder):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     import fit_features
 
-    runs = dict(as_the_simulation(replicas))
-    runs |= fit_features.features(replicas, pathlib.Path(folder))
+    runs = dict(as_the_simulation(process_group))
+    runs |= fit_features.features(process_group, pathlib.Path(folder))
     result = {name: outcome(run) for name, run in runs.items()}
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))
 
 

@@ -66,7 +66,7 @@ CHILDREN = {
 }
 
 
-def fit(replicas, checkpoint, act, multiprocess=False, epochs=EPOCHS):
+def fit(process_group, checkpoint, action, multiprocess=False, epochs=EPOCHS):
     """Trains by Keras' fit; returns the steps done."""
     import keras
     import small
@@ -78,7 +78,7 @@ def fit(replicas, checkpoint, act, multiprocess=False, epochs=EPOCHS):
             return 6
 
         def __getitem__(self, i):
-            x, y = small.shards(2)[replicas.index]
+            x, y = small.shards(2)[process_group.index]
             return x[i::6], y[i::6]
 
     several = {"workers": 2, "use_multiprocessing": True}
@@ -89,16 +89,18 @@ def fit(replicas, checkpoint, act, multiprocess=False, epochs=EPOCHS):
         verbose=0,
         callbacks=[
             keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: act(),
-                on_train_batch_end=lambda batch, logs: batch == 2 and act(),
+                on_epoch_end=lambda epoch, logs: action(),
+                on_train_batch_end=lambda batch, logs: batch == 2 and action(),
             ),
-            fda_tf.FDA(1e-3, checkpoint=checkpoint, replicas=replicas),
+            fda_tf.FDA(
+                1e-3, checkpoint=checkpoint, process_group=process_group
+            ),
         ],
     )
     return int(model.optimizer.iterations)
 
 
-def train(replicas, checkpoint, act):
+def train(process_group, checkpoint, action):
     """Trains by fda_tf's own loop; returns the steps done."""
     import small
 
@@ -106,14 +108,14 @@ def train(replicas, checkpoint, act):
 
     model = small.linear_model()
     fda_tf.train(
-        model, small.shards(2)[replicas.index], steps=20, batch_size=BATCH,
-        sync=fda_tf.VarianceThreshold(1e-3, "linear"), replicas=replicas,
-        checkpoint=checkpoint, on_progress=lambda _: act(),
+        model, small.shards(2)[process_group.index], steps=20, batch_size=BATCH,
+        sync=fda_tf.VarianceThreshold(1e-3, "linear"), process_group=process_group,
+        checkpoint=checkpoint, on_progress=lambda _: action(),
     )  # fmt: skip
     return int(model.optimizer.iterations)
 
 
-def simulate(replicas, checkpoint, act):
+def simulate(process_group, checkpoint, action):
     """Simulates, on each worker for itself; returns the steps done."""
     import small
 
@@ -122,29 +124,29 @@ def simulate(replicas, checkpoint, act):
     history = fda_tf.simulate(
         small.linear_model, small.shards(2), steps=20, batch_size=BATCH,
         sync=fda_tf.VarianceThreshold(1e-3, "linear"),
-        checkpoint=checkpoint, on_progress=lambda _: act(),
+        checkpoint=checkpoint, on_progress=lambda _: action(),
     )  # fmt: skip
     return history.rows[-1]["step"]
 
 
-def until_sigterm(replicas, folder):
+def until_sigterm(process_group, folder):
     """Trains for ever, with children that work and one that ignores SIGTERM."""
     import fda_tf
 
     pool, step = multiprocessing.Pool(2), itertools.count(1)
 
-    def act():
+    def action():
         assert pool.map(square, range(2)) == [0, 1]
-        (folder / f"steps-{replicas.index}").write_text(str(next(step)))
+        (folder / f"steps-{process_group.index}").write_text(str(next(step)))
 
     deaf = multiprocessing.Process(target=be_deaf)
     deaf.start()
     pids = [child.pid for child in multiprocessing.active_children()]
-    (folder / f"pids-{replicas.index}").write_text(
+    (folder / f"pids-{process_group.index}").write_text(
         json.dumps([os.getpid(), *pids])
     )
     saved = fda_tf.Checkpoint(folder / "saved", every=10**6)
-    fit(replicas, saved, act, True, 10**6)
+    fit(process_group, saved, action, True, 10**6)
 
 
 def be_deaf():
@@ -153,31 +155,31 @@ def be_deaf():
     time.sleep(120)
 
 
-def cases(replicas, folder):
+def cases(process_group, folder):
     """Yields (name, function without arguments)."""
     import fda_tf
 
     nothing = lambda: None  # noqa: E731
 
     def saved(name):
-        private = name.startswith("simulate") * f"-{replicas.index}"
+        private = name.startswith("simulate") * f"-{process_group.index}"
         place = folder / (name + private) / str(time.monotonic_ns())
         return fda_tf.Checkpoint(place, every=4)
 
     for how in (fit, train, simulate):
-        for what, act in CHILDREN.items():
+        for what, action in CHILDREN.items():
             name = f"{how.__name__}, {what}"
-            yield name, lambda h=how, a=act: h(replicas, None, a)
+            yield name, lambda h=how, a=action: h(process_group, None, a)
             yield (
                 f"{name}, checkpoint",
-                lambda h=how, a=act, n=name: h(replicas, saved(n), a),
+                lambda h=how, a=action, n=name: h(process_group, saved(n), a),
             )
-    yield "dataset", lambda: fit(replicas, None, nothing, True)
+    yield "dataset", lambda: fit(process_group, None, nothing, True)
     yield (
         "dataset, checkpoint",
-        lambda: fit(replicas, saved("dataset"), nothing, True),
+        lambda: fit(process_group, saved("dataset"), nothing, True),
     )
-    yield "until SIGTERM", lambda: until_sigterm(replicas, folder)
+    yield "until SIGTERM", lambda: until_sigterm(process_group, folder)
 
 
 def ended(run):
@@ -193,14 +195,14 @@ def main(folder, times, names):
     """Runs each case so many times; writes how many steps each did."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     result = {}
-    for name, run in cases(replicas, folder):
+    for name, run in cases(process_group, folder):
         if not names or name in names:
             began = time.monotonic()
             result[name] = [ended(run) for _ in range(times)]
             print(f"{name}: {time.monotonic() - began:.1f}", flush=True)
-            path = folder / f"{replicas.index}.json"
+            path = folder / f"{process_group.index}.json"
             path.write_text(json.dumps(result))
 
 

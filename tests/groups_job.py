@@ -27,14 +27,16 @@ def report(model, fda, history):
     }
 
 
-def fit(model, replicas, callbacks=(), validation=None, **options):
+def fit(model, process_group, callbacks=(), validation=None, **options):
     """Fits this worker's shard; returns what it did."""
     import groups_cases as cases
     import small
 
     import fda_tf
 
-    shard = small.shards(replicas.count, cases.SAMPLES)[replicas.index]
+    shard = small.shards(process_group.count, cases.SAMPLES)[
+        process_group.index
+    ]
     fda = fda_tf.Averaging(**options)
     history = model.fit(
         fda_tf.shard(shard, cases.BATCH, mine=True),
@@ -46,7 +48,7 @@ def fit(model, replicas, callbacks=(), validation=None, **options):
     return report(model, fda, history)
 
 
-def moved_teacher(replicas):
+def moved_teacher(process_group):
     """Fits with a callback that moves a frozen teacher after each batch."""
     import groups_cases as cases
     import keras
@@ -64,7 +66,7 @@ def moved_teacher(replicas):
 
     done = fit(
         model,
-        replicas,
+        process_group,
         [keras.callbacks.LambdaCallback(on_train_batch_end=move)],
         sync=fda_tf.Every(steps=10**6),
     )
@@ -72,7 +74,7 @@ def moved_teacher(replicas):
     return done | {"seen": seen, "teacher": teacher}
 
 
-def moved_validation(replicas):
+def moved_validation(process_group):
     """Fits a model whose statistics its validation moves."""
     import groups_cases as cases
     import small
@@ -80,34 +82,34 @@ def moved_validation(replicas):
     import fda_tf
 
     model = cases.compiled(lambda seed: cases.AlwaysTraining())(
-        1 + replicas.index
+        1 + process_group.index
     )
     return fit(
         model,
-        replicas,
+        process_group,
         validation=small.data(40, seed=5),
         sync=fda_tf.Every(steps=10**6),
     )
 
 
-def own_loop(replicas):
+def own_loop(process_group):
     """Moves a frozen teacher in a loop of one's own."""
     import groups_cases as cases
     import small
 
     import fda_tf
 
-    x, y = small.shards(replicas.count, cases.SAMPLES)[replicas.index]
+    x, y = small.shards(process_group.count, cases.SAMPLES)[process_group.index]
     model = cases.compiled(lambda seed: cases.Distilled(trainable=False))(1)
     trainer = fda_tf.Trainer(
         model, (x[:8], y[:8]), sync=fda_tf.Every(steps=10**6)
     )
     kernel = model.teacher.kernel
     trainer.step((x[:8], y[:8]))
-    kernel.assign(kernel + float(replicas.index))
+    kernel.assign(kernel + float(process_group.index))
     with trainer.averaged():
         lent = kernel.numpy().ravel().tolist()
-    kernel.assign(kernel + float(replicas.index))
+    kernel.assign(kernel + float(process_group.index))
     before = kernel.numpy().ravel().tolist()
     trainer.finish()
     return {
@@ -122,21 +124,21 @@ def main(folder):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     import groups_cases
     from fit_job import outcome
 
     runs = {
         name: lambda build=build, options=options: fit(
-            build(1 + replicas.index), replicas, **options
+            build(1 + process_group.index), process_group, **options
         )
         for name, (build, options) in groups_cases.cases().items()
     }
-    runs["moved teacher"] = lambda: moved_teacher(replicas)
-    runs["moved validation"] = lambda: moved_validation(replicas)
-    runs["own loop"] = lambda: own_loop(replicas)
+    runs["moved teacher"] = lambda: moved_teacher(process_group)
+    runs["moved validation"] = lambda: moved_validation(process_group)
+    runs["own loop"] = lambda: own_loop(process_group)
     result = {name: outcome(run) for name, run in runs.items()}
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))
 
 

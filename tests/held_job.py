@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 
-def job(replicas, folder):
+def job(process_group, folder):
     """Yields (name, what to run)."""
     import copy
 
@@ -16,7 +16,7 @@ def job(replicas, folder):
 
     import fda_tf
 
-    me = replicas.index
+    me = process_group.index
     shard = small.shards(2)[me]
 
     def fit(model, callbacks=(), epochs=1, data=shard, **options):
@@ -77,7 +77,7 @@ def job(replicas, folder):
             fda_tf.shard(shard, 8, mine=True), verbose=0, callbacks=[fda]
         )
         again = copy.deepcopy(fda)
-        assert again.made is None and again.replicas is replicas
+        assert again.made is None and again.process_group is process_group
         return {"syncs": history.history["syncs"]}
 
     yield "copied", copied
@@ -104,12 +104,12 @@ def main(folder):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     from fit_job import outcome
 
     folder = pathlib.Path(folder)
-    result = {name: outcome(run) for name, run in job(replicas, folder)}
-    (folder / f"{replicas.index}.json").write_text(json.dumps(result))
+    result = {name: outcome(run) for name, run in job(process_group, folder)}
+    (folder / f"{process_group.index}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

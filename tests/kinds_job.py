@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 
-def as_the_simulation(replicas):
+def as_the_simulation(process_group):
     """Returns name -> run, of the cases that the simulation can do, too."""
     import fit_job
     import kinds
@@ -13,10 +13,10 @@ def as_the_simulation(replicas):
 
     import fda_tf
 
-    shard = small.shards(replicas.count)[replicas.index]
+    shard = small.shards(process_group.count)[process_group.index]
 
     def run(build, change, options):
-        model = build(1 + replicas.index)  # all start from worker 0's
+        model = build(1 + process_group.index)  # all start from worker 0's
         fda = fda_tf.FDA(**kinds.POLICY)
         history = model.fit(
             fda_tf.shard(change(shard), kinds.BATCH, mine=True),
@@ -36,7 +36,7 @@ def as_the_simulation(replicas):
     }
 
 
-def failures(replicas):
+def failures(process_group):
     """Returns name -> run, of what has to end on all workers."""
     import keras
     import kinds
@@ -52,7 +52,7 @@ def failures(replicas):
 
         def train_step(self, data):
             self.done += 1
-            if replicas.index and self.done == 4:
+            if process_group.index and self.done == 4:
                 raise KeyError("mine")
             return super().train_step(data)
 
@@ -67,7 +67,7 @@ def failures(replicas):
     return {
         "an eager step fails": lambda: fit(True),
         "an eager step fails, overlapped": lambda: fit(True, overlap=True),
-        "eager on worker 1 alone": lambda: fit(bool(replicas.index)),
+        "eager on worker 1 alone": lambda: fit(bool(process_group.index)),
     }
 
 
@@ -75,12 +75,12 @@ def main(folder):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     import fit_job
 
-    runs = as_the_simulation(replicas) | failures(replicas)
+    runs = as_the_simulation(process_group) | failures(process_group)
     result = {name: fit_job.outcome(run) for name, run in runs.items()}
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))
 
 

@@ -132,11 +132,11 @@ def terminated(fits, worker, value):
     }
 
 
-def runs(replicas):
+def runs(process_group):
     """Yields (name, run)."""
     import metric_cases as cases
 
-    k, workers = replicas.index, replicas.count
+    k, workers = process_group.index, process_group.count
 
     def fits(model):
         return Fits(k, workers, model)
@@ -172,15 +172,15 @@ def runs(replicas):
     yield "NaN", lambda: terminated(fits(cases.build()), k, float("nan"))
 
 
-def of_keras(replicas):
+def of_keras(process_group):
     """Yields (name, run) of all metrics that Keras ships."""
     import metric_cases as cases
     import tensorflow as tf
 
-    k = replicas.index
+    k = process_group.index
     whole = cases.of_keras_data(cases.TRAIN, 1)
     tested = cases.of_keras_data(cases.TEST, 2)
-    fits = Fits(k, replicas.count, cases.of_keras())
+    fits = Fits(k, process_group.count, cases.of_keras())
 
     def rows(data, start, stop):
         return tf.nest.map_structure(lambda array: array[start:stop], data)
@@ -199,10 +199,10 @@ def main(folder, what):
     """Runs one of these as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
-    some = {"runs": runs, "of Keras": of_keras}[what](replicas)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
+    some = {"runs": runs, "of Keras": of_keras}[what](process_group)
     result = {name: outcome(run) for name, run in some}
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))
 
 

@@ -17,7 +17,7 @@ def main(how):
 
     # Tracing and compiling the first step counts as waiting.
     timeout = {"step": 15, "gather": 3}[how]
-    replicas = fda_tf.connect(start_timeout=60, timeout=timeout)
+    process_group = fda_tf.connect(start_timeout=60, timeout=timeout)
     import numpy as np
     import small
 
@@ -28,8 +28,8 @@ def main(how):
         if trainer:
             trainer.step(batch)
         else:
-            with replicas.lost_worker_in_words():
-                replicas.gather(np.zeros(2))
+            with process_group.lost_worker_in_words():
+                process_group.gather(np.zeros(2))
 
     for step in range(200):
         exchange()
@@ -38,7 +38,7 @@ def main(how):
     print("threads", threads() - before, flush=True)
     time.sleep(timeout + 1)  # but nobody waits
     exchange()
-    if replicas.index:
+    if process_group.index:
         pathlib.Path(sys.argv[2]).write_text("late")
         time.sleep(timeout + 5)
     exchange()

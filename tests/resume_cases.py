@@ -188,14 +188,16 @@ def cases():
     }  # fmt: skip
 
 
-def fit(case, replicas, folder=None, stop=None, epochs=EPOCHS, stopper=Stopper):
+def fit(
+    case, process_group, folder=None, stop=None, epochs=EPOCHS, stopper=Stopper
+):
     """Runs a case; returns what it did, as JSON can hold it."""
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
-    model = case.build(1 + replicas.index)  # all start from worker 0's
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
+    model = case.build(1 + process_group.index)  # all start from worker 0's
     saved = folder and fda_tf.Checkpoint(folder, every=case.every)
     fda = fda_tf.Averaging(case.sync, checkpoint=saved)
     callbacks = [*case.callbacks(), fda]
-    if stop and replicas.index == replicas.count - 1:
+    if stop and process_group.index == process_group.count - 1:
         callbacks.append(stopper(*stop))
     x, options = case.data(own)
     if case.callbacks is not list:  # they look at the loss there

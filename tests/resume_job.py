@@ -37,7 +37,7 @@ def thrice(run, directory, stopping, alone=None):
     return result
 
 
-def fits(replicas, folder):
+def fits(process_group, folder):
     """Returns name -> what to do, for fits."""
     import resume_cases
 
@@ -48,7 +48,9 @@ def fits(replicas, folder):
             epochs = resume_cases.EPOCHS
             if directory and not directory.exists():
                 epochs = case.begun
-            return resume_cases.fit(case, replicas, directory, stopping, epochs)
+            return resume_cases.fit(
+                case, process_group, directory, stopping, epochs
+            )
 
         kind = repr([case.build, case.data, case.callbacks, case.sync])
         result = thrice(run, folder / name, case.stop, alone.get(kind))
@@ -61,14 +63,14 @@ def fits(replicas, folder):
     }
 
 
-def trains(replicas, folder):
+def trains(process_group, folder):
     """Returns name -> what to do, for `train` and loops of one's own."""
     import resume_more
 
     def job(name, stopping, every, build, options):
         return thrice(
             lambda directory, stopping: resume_more.train(
-                build, options, replicas, directory, every, stopping
+                build, options, process_group, directory, every, stopping
             ),
             folder / name,
             stopping,
@@ -77,7 +79,7 @@ def trains(replicas, folder):
     def own_loop():
         return thrice(
             lambda directory, stop_at: resume_more.own_loop(
-                replicas, directory, stop_at=stop_at
+                process_group, directory, stop_at=stop_at
             ),
             folder / "own loop",
             17,
@@ -90,47 +92,52 @@ def trains(replicas, folder):
     return jobs | {"own loop": own_loop}
 
 
-def rest(replicas, folder):
+def rest(process_group, folder):
     """Returns name -> what to do, for all else."""
     import resume_cases
     import resume_more
 
     def other_workers():
         case = {4: resume_cases.FOUR, 2: resume_cases.TWO}.get(
-            replicas.count, resume_cases.THREE
+            process_group.count, resume_cases.THREE
         )
-        stop_at = {4: (17, "error"), 2: (30, "error")}.get(replicas.count)
+        stop_at = {4: (17, "error"), 2: (30, "error")}.get(process_group.count)
         opened = (folder / "fit").exists() and outcome(
-            lambda: resume_more.opened(replicas, folder / "fit")
+            lambda: resume_more.opened(process_group, folder / "fit")
         )
         stopping, every, _, build, options = resume_more.trains()["train"]
         return {
             "opened": opened,
             "fit": outcome(
                 lambda: resume_cases.fit(
-                    case, replicas, folder / "fit", case.stop
+                    case, process_group, folder / "fit", case.stop
                 )
             ),
             "train": outcome(
                 lambda: resume_more.train(
-                    build, options, replicas, folder / "train", every, stop_at
+                    build,
+                    options,
+                    process_group,
+                    folder / "train",
+                    every,
+                    stop_at,
                 )
             ),
         }
 
     def refusals():
-        runs = resume_more.refusals(replicas, folder / "refused")
+        runs = resume_more.refusals(process_group, folder / "refused")
         return {name: outcome(run) for name, run in runs.items()}
 
     def kill():
         case = resume_cases.cases()["second epoch"]
         stopping = ("on_train_batch_end", 14, "SIGKILL")
-        return resume_cases.fit(case, replicas, folder / "kill", stopping)
+        return resume_cases.fit(case, process_group, folder / "kill", stopping)
 
     def full_disk():
         return thrice(
             lambda directory, stopping: resume_more.full_disk(
-                replicas, directory, stopping
+                process_group, directory, stopping
             ),
             folder / "full disk",
             (14, 25),
@@ -140,9 +147,9 @@ def rest(replicas, folder):
         "other workers": other_workers,
         "refusals": refusals,
         "kill": kill,
-        "own step": lambda: resume_more.own_step(replicas),
+        "own step": lambda: resume_more.own_step(process_group),
         "one and two": lambda: resume_more.one_and_two(
-            replicas, folder / "one and two"
+            process_group, folder / "one and two"
         ),
         "full disk": full_disk,
     }
@@ -152,16 +159,16 @@ def main(folder, *names):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     folder = pathlib.Path(folder)
     jobs = {}
     for some in (fits, trains, rest):
-        jobs |= some(replicas, folder)
+        jobs |= some(process_group, folder)
     report, start = {}, time.monotonic()
     for name in names:
         report[name] = jobs[name]()
         print(name, round(time.monotonic() - start, 1), flush=True)
-    path = folder / f"{replicas.count}-{replicas.index}.json"
+    path = folder / f"{process_group.count}-{process_group.index}.json"
     path.write_text(json.dumps(report))
 
 

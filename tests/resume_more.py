@@ -66,15 +66,17 @@ def trains():
     }  # fmt: skip
 
 
-def train(build, options, replicas, folder=None, every=None, stopping=None):
+def train(
+    build, options, process_group, folder=None, every=None, stopping=None
+):
     """Runs `train`; returns what it did, as JSON can hold it."""
     options = {"evaluate_every": 10} | options
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
     own = options.pop("shard", lambda data: data)(own)
     if "server" in options:
         options["server"] = options["server"]()
     at, how = stopping or (None, "")
-    last = replicas.index == replicas.count - 1
+    last = process_group.index == process_group.count - 1
     came = []
 
     def look(row):
@@ -84,8 +86,8 @@ def train(build, options, replicas, folder=None, every=None, stopping=None):
                 stop(how)
 
     history = fda_tf.train(
-        build(1 + replicas.index), own,
-        steps=STEPS, batch_size=BATCH, replicas=replicas, on_progress=look,
+        build(1 + process_group.index), own,
+        steps=STEPS, batch_size=BATCH, process_group=process_group, on_progress=look,
         validation_data=small.data(40, seed=5),
         checkpoint=folder and fda_tf.Checkpoint(folder, every=every),
         **options,
@@ -99,10 +101,10 @@ def train(build, options, replicas, folder=None, every=None, stopping=None):
     }
 
 
-def refusals(replicas, folder):
+def refusals(process_group, folder):
     """Returns name -> a run that all workers refuse to go on with."""
     wide = threshold(0.2, "linear")
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
 
     def clipped(seed):
         return fit_cases._linear(lambda: keras.optimizers.SGD(0.3, clipnorm=1))(
@@ -120,7 +122,7 @@ def refusals(replicas, folder):
         saved = directory and fda_tf.Checkpoint(directory)
         fda_tf.train(
             build(1), own, steps=4, batch_size=BATCH, sync=sync,
-            replicas=replicas, checkpoint=saved,
+            process_group=process_group, checkpoint=saved,
         )  # fmt: skip
 
     def refuse_own_loop(directory):
@@ -131,7 +133,7 @@ def refusals(replicas, folder):
     refuse_fit()
     refuse_train()
     (folder / "file").touch()  # nobody makes a folder in it
-    odd = folder / "file" if replicas.index == 1 else folder / "folder"
+    odd = folder / "file" if process_group.index == 1 else folder / "folder"
     rich = small.rich_model
     return {
         "fit, model": lambda: refuse_fit(rich),
@@ -141,20 +143,20 @@ def refusals(replicas, folder):
         "train, monitor": lambda: refuse_train(sync=threshold(0.2, "naive")),
         "train, folder": lambda: refuse_train(directory=odd / "train"),
         "train, checkpoint": lambda: refuse_train(
-            directory=folder / "chiefs" if replicas.is_chief else None
+            directory=folder / "chiefs" if process_group.is_chief else None
         ),
         "own loop, folder": lambda: refuse_own_loop(odd / "loop"),
     }
 
 
-def own_loop(replicas, folder=None, every=5, stop_at=None):
+def own_loop(process_group, folder=None, every=5, stop_at=None):
     """A loop of one's own; returns what it did."""
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
-    model = small.rich_model(1 + replicas.index)
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
+    model = small.rich_model(1 + process_group.index)
     data = fda_tf.shard(own, BATCH, mine=True)
     trainer = fda_tf.Trainer(
         model, data.element_spec, sync=threshold(0.05, "linear"),
-        replicas=replicas,
+        process_group=process_group,
     )  # fmt: skip
     saved = folder and fda_tf.Checkpoint(folder, every=every)
     losses = []
@@ -168,7 +170,7 @@ def own_loop(replicas, folder=None, every=5, stop_at=None):
             step += 1
             if saved and step % every == 0:
                 assert trainer.save(saved, losses=losses, position=step)
-            if trainer.agree(step == stop_at and not replicas.is_chief):
+            if trainer.agree(step == stop_at and not process_group.is_chief):
                 raise Stop
             if step == 25:
                 break
@@ -182,18 +184,18 @@ def own_loop(replicas, folder=None, every=5, stop_at=None):
     }
 
 
-def one_and_two(replicas, folder):
+def one_and_two(process_group, folder):
     """One worker, two, and one again; returns their counters, by how many.
 
     The first is worker 0 alone, who has no monitor and leaves nothing out.
     """
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
     data = fda_tf.shard(own, BATCH, mine=True)
 
-    def go_on(replicas):
+    def go_on(process_group):
         trainer = fda_tf.Trainer(
             linear(1), data.element_spec, sync=threshold(0.0, "linear"),
-            payload=fda_tf.compression.TopK(0.5), replicas=replicas,
+            compression=fda_tf.compression.TopK(0.5), process_group=process_group,
         )  # fmt: skip
         trainer.resume(fda_tf.Checkpoint(folder))
         for _, batch in zip(range(3), data, strict=False):
@@ -203,17 +205,17 @@ def one_and_two(replicas, folder):
 
     counters = {}
     for name, count in (("one", 1), ("two", 2), ("one again", 1)):
-        if count == 2 or replicas.is_chief:
-            among = replicas if count == 2 else fda_tf.Replicas()
+        if count == 2 or process_group.is_chief:
+            among = process_group if count == 2 else fda_tf.ProcessGroup()
             counters[name] = go_on(among)
-        replicas.gather(0)  # worker 1 waits for what is saved
+        process_group.gather(0)  # worker 1 waits for what is saved
     return counters
 
 
-def own_step(replicas):
+def own_step(process_group):
     """A loop whose local steps are its own, too; returns what it saw."""
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
-    model = linear(1 + replicas.index)
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
+    model = linear(1 + process_group.index)
     data = fda_tf.shard(own, BATCH, mine=True, steps_per_epoch=30)
     trainer = fda_tf.Trainer(
         model, data.element_spec, sync=threshold(0.5, "naive")
@@ -239,7 +241,7 @@ def own_step(replicas):
                 seen["lent"].append(small.flat(same).tolist())
                 raise Stop
             seen["back"].append(small.flat(model).tolist())
-    odd = replicas.index == 1
+    odd = process_group.index == 1
     seen["agree"] = [trainer.agree(False), trainer.agree(odd)]
     trainer.finish()
     seen["final"] = small.flat(model).tolist()
@@ -252,7 +254,7 @@ def own_step(replicas):
     return seen
 
 
-def full_disk(replicas, directory=None, fills=None):
+def full_disk(process_group, directory=None, fills=None):
     """A fit in which worker 1's disk is full for some steps, then stops."""
     case = cases()["second epoch"]
     disk = contextlib.ExitStack()
@@ -265,7 +267,7 @@ def full_disk(replicas, directory=None, fills=None):
 
     with disk:
         return fit(
-            case, replicas, directory, fills and (BATCHES, fills[1], "error"),
+            case, process_group, directory, fills and (BATCHES, fills[1], "error"),
             stopper=Fills,
         )  # fmt: skip
 
@@ -283,15 +285,15 @@ def small_disk(bytes_left=1000):
         signal.signal(signal.SIGXFSZ, ignored)
 
 
-def opened(replicas, folder):
+def opened(process_group, folder):
     """Puts a fit's checkpoint into a trainer; returns what is then where."""
-    model = small.rich_model(7 + replicas.index)
-    own = small.shards(replicas.count, SAMPLES)[replicas.index]
+    model = small.rich_model(7 + process_group.index)
+    own = small.shards(process_group.count, SAMPLES)[process_group.index]
     data = fda_tf.shard(own, BATCH, mine=True)
     trainer = fda_tf.Trainer(
-        model, data.element_spec, replicas=replicas,
+        model, data.element_spec, process_group=process_group,
         sync=threshold(0.05, "linear", fda_tf.Every(epochs=1)),
-        epoch_steps=data.steps_per_epoch,
+        steps_per_epoch=data.steps_per_epoch,
     )  # fmt: skip
     kept = trainer.resume(fda_tf.Checkpoint(folder))
     loop, names = trainer.loop, ("weights", "statistics")

@@ -17,7 +17,8 @@ CASES = {
     "sketch": lambda: fda_tf.FDA(1e-2, fda_tf.SketchMonitor(3, 8)),
     "auto": lambda: fda_tf.FDA("auto", "linear", overlap=True),
     "int8": lambda: fda_tf.Averaging(
-        fda_tf.Every(steps=2), payload=fda_tf.compression.Int8(feedback=True)
+        fda_tf.Every(steps=2),
+        compression=fda_tf.compression.Int8(feedback=True),
     ),
 }
 
@@ -76,8 +77,8 @@ def fits(callback, shard, anew):
 
 def main(folder):
     """Runs all cases as the worker that TF_CONFIG says this is."""
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
-    shard = small.shards(replicas.count, 96)[replicas.index]
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
+    shard = small.shards(process_group.count, 96)[process_group.index]
     fit(fda_tf.shard(shard, 8, mine=True), callbacks=[CASES["sketch"]()])
     # To compile all anew, again and again, is rightly warned of.
     tf.get_logger().setLevel("ERROR")
@@ -85,7 +86,7 @@ def main(folder):
         name: [fits(callback, shard, anew) for anew in (False, True)]
         for name, callback in CASES.items()
     }
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))
 
 

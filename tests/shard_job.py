@@ -26,7 +26,7 @@ def fit(model, fda, data, **options):
     return fit_job.outcome(run)
 
 
-def trained(model, fda, replicas):
+def trained(model, fda, process_group):
     """Returns what fits of shards did, by name."""
     import shard_cases
     import small
@@ -38,7 +38,7 @@ def trained(model, fda, replicas):
     return {
         "split": fit(model, fda, part, validation_data=held_out),
         "every kind": fit(
-            shard_cases.build(1 + replicas.index),
+            shard_cases.build(1 + process_group.index),
             fda_tf.Averaging(fda.sync),
             fda_tf.shard(shard_cases.every_kind(), shard_cases.BATCH),
         ),
@@ -73,7 +73,7 @@ def refusals(odd):
     }
 
 
-def warnings(model, fda, replicas, said):
+def warnings(model, fda, process_group, said):
     """Returns what is warned of, by name."""
     import small
     import tensorflow as tf
@@ -83,13 +83,13 @@ def warnings(model, fda, replicas, said):
     x, y = small.data(48)
     dataset = tf.data.Dataset.from_tensor_slices((x, y))
     options = {"verbose": 0, "callbacks": [fda]}
-    mine = replicas.index * 24
+    mine = process_group.index * 24
 
     def whole():
         model.fit(x, y, batch_size=8, **options)
 
     def vectorized():
-        add = float(replicas.index)
+        add = float(process_group.index)
         fda_tf.shard(dataset.map(lambda x, y: (x + add, y)))
 
     calls = {
@@ -113,7 +113,7 @@ def main(folder):
     """Runs everything as the worker that TF_CONFIG says this is."""
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     import small
     from absl import logging
 
@@ -122,10 +122,10 @@ def main(folder):
     logging.log_first_n = lambda _, words, n, *args: said.append(words % args)
     sync = fda_tf.VarianceThreshold(0.05, "linear")
     model, fda = small.linear_model(), fda_tf.Averaging(sync)
-    result = trained(model, fda, replicas)
-    result["refused"] = refusals(replicas.index)
-    result["said"] = warnings(model, fda, replicas, said)
-    path = pathlib.Path(folder) / f"{replicas.index}.json"
+    result = trained(model, fda, process_group)
+    result["refused"] = refusals(process_group.index)
+    result["said"] = warnings(model, fda, process_group, said)
+    path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))
 
 

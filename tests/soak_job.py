@@ -33,8 +33,8 @@ class Steps(keras.callbacks.Callback):
 
 def main(folder):
     """Trains; goes on from the last checkpoint, if there is one."""
-    replicas = fda_tf.connect()
-    start, k = int(os.environ["FDA_TF_RESTART"]), replicas.index
+    process_group = fda_tf.connect()
+    start, k = int(os.environ["FDA_TF_RESTART"]), process_group.index
     folder = pathlib.Path(folder)
     (folder / f"pid-{start}-{k}").write_text(str(os.getpid()))
     keras.utils.set_random_seed(0)

@@ -9,12 +9,12 @@ def main():
 
     import fda_tf
 
-    replicas = fda_tf.connect(start_timeout=60, timeout=60)
+    process_group = fda_tf.connect(start_timeout=60, timeout=60)
     with tf.distribute.MultiWorkerMirroredStrategy().scope():
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         model.compile("sgd", "mse")
     x = np.ones((8, 2), np.float32)
-    fda_tf.train(model, (x, x[:, :1]), steps=2, replicas=replicas)
+    fda_tf.train(model, (x, x[:, :1]), steps=2, process_group=process_group)
 
 
 if __name__ == "__main__":

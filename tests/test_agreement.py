@@ -207,7 +207,7 @@ def test_settings_are_described():
     assert told["other"] == "Unnamed(<object object>)"
 
 
-class Pair(fda_tf.Replicas):
+class Pair(fda_tf.ProcessGroup):
     """Two workers, of whom the other says what it is told to."""
 
     def __init__(self, other=None, error=None, index=1):
@@ -251,7 +251,7 @@ def test_an_own_error_is_told_whatever_becomes_of_the_others():
             keras.Sequential([layers.Dense(1)]),
             small.data(),
             steps=1,
-            replicas=Pair(error=lost(tf.errors.InternalError)),
+            process_group=Pair(error=lost(tf.errors.InternalError)),
         )
 
 
@@ -271,7 +271,7 @@ def test_a_worker_lost_before_training_is_told_in_words(error, message):
             small.linear_model(),
             small.data(),
             steps=1,
-            replicas=Pair(error=error),
+            process_group=Pair(error=error),
         )
 
     with pytest.raises(RuntimeError, match=message):
@@ -279,11 +279,11 @@ def test_a_worker_lost_before_training_is_told_in_words(error, message):
 
 
 def test_other_errors_stay_what_they_are():
-    for replicas, error in (
+    for process_group, error in (
         (Pair(), lost(tf.errors.InternalError, "out of luck")),
-        (fda_tf.Replicas(), lost()),  # alone nobody can be lost
+        (fda_tf.ProcessGroup(), lost()),  # alone nobody can be lost
     ):
-        with pytest.raises(type(error)), replicas.lost_worker_in_words():
+        with pytest.raises(type(error)), process_group.lost_worker_in_words():
             raise error
 
 

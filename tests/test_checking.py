@@ -11,7 +11,7 @@ import tensorflow as tf
 from runs import BATCH, STEPS, WORKERS, simulate
 
 import fda_tf
-from fda_tf import CheckEvery, CheckWhenPossible
+from fda_tf import AdaptiveChecks, CheckEvery
 from fda_tf.core import variance_check
 from fda_tf.data import sources
 from fda_tf.workers.local_model import Snapshot
@@ -52,7 +52,7 @@ def test_the_cascade_checks_when_the_plain_sketch_does():
             sync=threshold(
                 0.1,  # rounds of about ten steps
                 fda_tf.SketchMonitor(cascade=cascade),
-                check_every=CheckWhenPossible(8),
+                check_every=AdaptiveChecks(8),
             ),
             steps=STEPS,
             batch_size=120,
@@ -68,7 +68,7 @@ def test_the_cascades_second_stage_tells_the_norm():
     """Equal drifts: a norm of 2 theta, a bound of 0.4 theta, at step 10."""
     direction = np.eye(1, 40, dtype=np.float32)[0]
     check = _check_of([2**0.5 * direction] * 3, fda_tf.SketchMonitor(3, 16))
-    check._every = CheckWhenPossible(9)
+    check._every = AdaptiveChecks(9)
     theta, ten = tf.constant(1.0), tf.constant(10, tf.int64)
     for step in (ten - 1, ten):  # the first sends it all
         verdict = check.end(theta, step, variance_check.none())
@@ -269,7 +269,7 @@ def test_checks_every_r_steps_of_a_round(every):
 @pytest.mark.parametrize("power", [0.5, 1.0, 1.5, 2.0, 4.0])
 @pytest.mark.parametrize("limit", [1, 3, 10])
 def test_a_crossing_is_found_within_the_limit(power, limit):
-    theta, policy = 1.0, CheckWhenPossible(limit)
+    theta, policy = 1.0, AdaptiveChecks(limit)
     for scale in (0.3, 0.1, 0.03):
 
         def norm(t, scale=scale):  # ||u||^2 when ||u|| grows as t^power
@@ -288,7 +288,7 @@ def test_a_crossing_is_found_within_the_limit(power, limit):
 
 
 def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
-    policy, one = CheckWhenPossible(7), tf.constant(1, tf.int64)
+    policy, one = AdaptiveChecks(7), tf.constant(1, tf.int64)
     assert int(policy.next(one, 0.0, 1.0)) == 8
     assert int(policy.next(one, 1.0, np.inf)) == 8
 
@@ -300,12 +300,12 @@ def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
         ({"overlap": 1}, "overlap=1: expected True or False"),
         ({"check_every": 2.5}, "check_every=2.5: expected a whole number"),
         (
-            {"overlap": True, "check_every": CheckWhenPossible(4)},
-            "overlap=True with CheckWhenPossible",
+            {"overlap": True, "check_every": AdaptiveChecks(4)},
+            "overlap=True with AdaptiveChecks",
         ),
         (
-            {"monitor": "max", "check_every": CheckWhenPossible(4)},
-            r"CheckWhenPossible\(limit=4\) with monitor='max', which tells no",
+            {"monitor": "max", "check_every": AdaptiveChecks(4)},
+            r"AdaptiveChecks\(limit=4\) with monitor='max', which tells no",
         ),
     ],
 )

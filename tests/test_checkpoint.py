@@ -282,9 +282,9 @@ DAMAGE = [
 
 @pytest.mark.parametrize("act, ending, at, message", DAMAGE)
 def test_damage_is_named_and_passed_over(
-    saved, caplog, act, ending, at, message
+    saved, caplog, action, ending, at, message
 ):
-    act(saved.directory / f"{PART}{ending}", at)
+    action(saved.directory / f"{PART}{ending}", at)
     with pytest.raises(ValueError, match=message) as refusal:
         saved.read(2, 0, 1)
     assert PART in str(refusal.value)
@@ -557,9 +557,9 @@ def test_killed_before_each_act_of_writing(saved, step, before):
         line.split()
         for line in run_job("crash", str(saved.directory), str(step))
     ]
-    codes = [int(act[1]) for act in acts]
+    codes = [int(action[1]) for action in acts]
     assert codes == [1] * (len(acts) - 1) + [0] and len(acts) > 5
-    sound = [[int(step) for step in act[2:]] for act in acts]
+    sound = [[int(step) for step in action[2:]] for action in acts]
     assert sound[0] == [3, 2, 1] and sound[-1] == [step, *before]
     assert {tuple(steps) for steps in sound} <= {
         (step, *before), tuple(before), (3, 2, 1)

@@ -248,7 +248,7 @@ def test_folder_that_is_none(tmp_path):
         datasets.load("mnist5000", tmp_path / "nowhere")
 
 
-class Payload:
+class Compression:
     """Makes a folder when it is unpickled."""
 
     def __init__(self, mark):
@@ -260,7 +260,7 @@ class Payload:
 
 def test_pickled_arrays_are_not_loaded(tmp_path):
     mark = tmp_path / "unpickled"
-    folder = saved(tmp_path, x_train=np.array([Payload(mark)] * 6, object))
+    folder = saved(tmp_path, x_train=np.array([Compression(mark)] * 6, object))
     with pytest.raises(ValueError, match="tiny.npz.*pickled objects are never"):
         datasets.load("tiny", folder)
     assert not mark.exists()
@@ -268,7 +268,7 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
 
 def test_file_that_is_a_pickle_is_not_loaded(tmp_path):
     mark = tmp_path / "unpickled"
-    (tmp_path / "tiny.npz").write_bytes(pickle.dumps(Payload(mark)))
+    (tmp_path / "tiny.npz").write_bytes(pickle.dumps(Compression(mark)))
     with pytest.raises(ValueError, match="tiny.npz.*pickled objects are never"):
         datasets.load("tiny", tmp_path)
     assert not mark.exists()

@@ -99,8 +99,8 @@ def test_the_tasks_of_the_script_join(slurm):
     code, output = slurm.run(
         "import fda_tf, sys\n"
         "replicas = fda_tf.connect(start_timeout=60)\n"
-        "total = replicas.sum(10 + replicas.index)\n"
-        "print(f'sum {total} of {replicas.count} {sys.argv[1:]}\\n', end='')\n",
+        "total = process_group.sum(10 + process_group.index)\n"
+        "print(f'sum {total} of {process_group.count} {sys.argv[1:]}\\n', end='')\n",
         "--rate=1",
         "two words",
     )

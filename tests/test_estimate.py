@@ -40,7 +40,7 @@ def test_a_ring_by_hand():
 
 def test_a_gather_by_hand():
     # 3 hops, and three times 1,015.625 bytes.
-    job = costs.Job(**{**vars(JOB), "payload": "int8"})
+    job = costs.Job(**{**vars(JOB), "compression": "int8"})
     expected = 0.011 + 3 * 0.012 + 3046.875 * 1.1e-6 + 0.001
     assert costs.synchronisation(job, KNOWN) == pytest.approx(expected)
 

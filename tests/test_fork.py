@@ -17,7 +17,9 @@ import fda_tf
 STEPS = {"fit": 12, "dataset": 12, "train": 20, "simulate": 20}
 ALL = [
     name
-    for name, _ in fork_job.cases(fda_tf.Replicas(), pathlib.Path("nowhere"))
+    for name, _ in fork_job.cases(
+        fda_tf.ProcessGroup(), pathlib.Path("nowhere")
+    )
     if name != "until SIGTERM"
 ]
 QUICK = [

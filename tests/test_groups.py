@@ -201,10 +201,10 @@ def test_the_average_for_evaluation_satisfies_the_constraints():
 # What is trainable or a float, and no weight.
 
 
-@pytest.mark.parametrize("payload", ["float32", "int8"])
-def test_what_its_gradient_overwrites_becomes_the_largest(payload):
+@pytest.mark.parametrize("compression", ["float32", "int8"])
+def test_what_its_gradient_overwrites_becomes_the_largest(compression):
     build = cases.cases()["float8"][0]
-    loop, home = loop_of(lambda: build(1), payload=payload)
+    loop, home = loop_of(lambda: build(1), compression=compression)
     assert len(home.worker.names) == 2  # kernel and bias
     loop.run(3)
     (before,) = (rows.numpy() for rows in home._statistics)

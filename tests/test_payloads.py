@@ -30,10 +30,10 @@ def drift(size=1000, seed=0):
     return (random.normal(size=size) ** 3).astype(np.float32)
 
 
-def travel(payload, u, seed=(1, 2)):
+def travel(compression, u, seed=(1, 2)):
     """Returns a drift as the receiver reads it."""
-    sent = payload.encode(tf.constant(u), tf.constant(seed))
-    return payload.decode(sent, len(u)).numpy()
+    sent = compression.encode(tf.constant(u), tf.constant(seed))
+    return compression.decode(sent, len(u)).numpy()
 
 
 def scales(u):
@@ -85,27 +85,29 @@ def test_topk_sends_one_at_least():
     assert travel(TopK(1e-6), drift()).nonzero()[0].size == 1
 
 
-@pytest.mark.parametrize("payload", ALL, ids=repr)
-def test_a_drift_of_zeros_stays_one(payload):
-    assert not travel(payload, np.zeros(300, np.float32)).any()
+@pytest.mark.parametrize("compression", ALL, ids=repr)
+def test_a_drift_of_zeros_stays_one(compression):
+    assert not travel(compression, np.zeros(300, np.float32)).any()
 
 
-@pytest.mark.parametrize("payload", [Int8(feedback=True), TopK(0.05)], ids=repr)
-def test_feedback_sends_everything_in_the_end(payload):
+@pytest.mark.parametrize(
+    "compression", [Int8(feedback=True), TopK(0.05)], ids=repr
+)
+def test_feedback_sends_everything_in_the_end(compression):
     """The sum of what is read is that of the drifts, but for one residual."""
     left, total, read = np.zeros(1000, np.float32), 0.0, 0.0
     for t in range(60):
         u = drift(seed=t % 3)
-        got = travel(payload, u + left)
+        got = travel(compression, u + left)
         left, total, read = u + left - got, total + u, read + got
     np.testing.assert_allclose(read + left, total, rtol=1e-4, atol=1e-3)
     assert np.linalg.norm(left) < 0.5 * np.linalg.norm(total)
-    if isinstance(payload, Int8):
+    if isinstance(compression, Int8):
         assert np.all(np.abs(left) <= 0.51 * scales(left + got))
 
 
-def replay(payload, steps, participants=None):
-    """Returns local SGD with H = 1 by NumPy, and the payload alone by ours."""
+def replay(compression, steps, clients_per_round=None):
+    """Returns local SGD with H = 1 by NumPy, and the compression alone by ours."""
     from reference import gradient
 
     source = sources.ArraySource(small.shards(WORKERS), BATCH)
@@ -117,20 +119,20 @@ def replay(payload, steps, participants=None):
             x, y = (a.numpy() for a in source.batch(k, t))
             step = small.RATE * gradient(w0, x.astype(np.float64), y)
             u = (-step).ravel().astype(np.float32) + left[k]
-            read.append(travel(payload, u, (t + 1, k)))
-            if payload.feedback:
+            read.append(travel(compression, u, (t + 1, k)))
+            if compression.feedback:
                 left[k] = u - read[-1]
         w0 = w0 + np.mean(read, axis=0).reshape(w0.shape)
     return w0.ravel()
 
 
-@pytest.mark.parametrize("payload", [*ALL, Half()], ids=repr)
-def test_the_loop_averages_what_is_read(payload):
-    run = simulate(fda_tf.EveryStep(), payload=payload, steps=12)
+@pytest.mark.parametrize("compression", [*ALL, Half()], ids=repr)
+def test_the_loop_averages_what_is_read(compression):
+    run = simulate(fda_tf.EveryStep(), compression=compression, steps=12)
     # bfloat16 is summed in itself: three more roundings.
-    near = 1e-2 if isinstance(payload, BFloat16) else 2e-4
+    near = 1e-2 if isinstance(compression, BFloat16) else 2e-4
     np.testing.assert_allclose(
-        small.flat(run.model), replay(payload, 12), atol=near
+        small.flat(run.model), replay(compression, 12), atol=near
     )
 
 
@@ -143,7 +145,7 @@ def test_bytes_are_those_of_the_tensors():
         "topk": 2 * 1,  # 1 % of 39 is none; one is sent, with its place
     }
     for name, count in words.items():
-        row = simulate(fda_tf.EveryStep(), payload=name, steps=10).rows[-1]
+        row = simulate(fda_tf.EveryStep(), compression=name, steps=10).rows[-1]
         ring = name in ("float32", "bfloat16")
         back = count if ring else weights  # a server's answer is dense
         up, down = (10 * WORKERS * 4 * n for n in (count, back))
@@ -161,14 +163,14 @@ def test_a_gather_counts_what_everyone_receives():
     assert meter.on_wire("model") == 5 * 4 * 12
 
 
-@pytest.mark.parametrize("payload", ALL, ids=repr)
-def test_a_bad_drift_is_not_lost_in_whole_numbers(payload):
+@pytest.mark.parametrize("compression", ALL, ids=repr)
+def test_a_bad_drift_is_not_lost_in_whole_numbers(compression):
     shards = small.shards(WORKERS)
     shards[2] = (np.full_like(shards[2][0], np.nan), shards[2][1])
     with pytest.raises(FloatingPointError, match="worker 2 is NaN"):
         fda_tf.simulate(
             small.linear_model, shards, steps=4, batch_size=BATCH,
-            sync=fda_tf.Every(steps=2), payload=payload,
+            sync=fda_tf.Every(steps=2), compression=compression,
         )  # fmt: skip
 
 
@@ -179,9 +181,12 @@ def test_a_bad_drift_is_not_lost_in_whole_numbers(payload):
 def test_one_worker_alone_compresses_nothing(make):
     run, plain = (
         simulate(
-            fda_tf.Every(steps=3), workers=1, server=make(), payload=payload
+            fda_tf.Every(steps=3),
+            workers=1,
+            server=make(),
+            compression=compression,
         )
-        for payload in ("topk", "float32")
+        for compression in ("topk", "float32")
     )
     np.testing.assert_array_equal(
         small.flat(run.model), small.flat(plain.model)
@@ -198,11 +203,11 @@ def test_one_worker_alone_compresses_nothing(make):
         (lambda: Int8(feedback=2), "feedback=2: expected True or False"),
         (
             lambda: compression.get("int4"),
-            "Unknown payload 'int4'. Known: float32",
+            "Unknown compression 'int4'. Known: float32",
         ),
         (
-            lambda: simulate(fda_tf.EveryStep(), payload=8),
-            "Unknown payload 8. Known: float32, bfloat16, int8, topk",
+            lambda: simulate(fda_tf.EveryStep(), compression=8),
+            "Unknown compression 8. Known: float32, bfloat16, int8, topk",
         ),
     ],
 )

@@ -139,13 +139,13 @@ def test_a_child_that_leaves_the_context_leaves_the_parent_s(tmp_path):
 
 
 def test_a_child_of_a_worker_cannot_exchange(monkeypatch):
-    replicas = fda_tf.Replicas(0, ("a:1", "b:1"))
+    process_group = fda_tf.ProcessGroup(0, ("a:1", "b:1"))
     told = []
     monkeypatch.setattr(tf_internals, "tell_all", told.append)
     monkeypatch.setattr(os, "getpid", lambda: -1)
     with pytest.raises(RuntimeError, match="Process -1 was forked from worker"):
-        replicas.waiting()
-    replicas.give_up(KeyError())
+        process_group.waiting()
+    process_group.give_up(KeyError())
     assert not told
 
 
@@ -223,9 +223,9 @@ def test_without_any_checkpoint_one_begins_anew(caplog):
 
 
 def test_others_are_not_told_of_an_end_that_all_have_agreed_on(monkeypatch):
-    told, replicas = [], fda_tf.Replicas()
-    monkeypatch.setattr(replicas, "give_up", told.append)
+    told, process_group = [], fda_tf.ProcessGroup()
+    monkeypatch.setattr(process_group, "give_up", told.append)
     for end in (Preempted(143), SystemExit(3)):
-        with pytest.raises(SystemExit), replicas.lost_worker_in_words():
+        with pytest.raises(SystemExit), process_group.lost_worker_in_words():
             raise end
     assert told == [end]

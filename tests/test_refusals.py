@@ -124,16 +124,18 @@ def test_frozen_layers_of_different_shapes_are_refused():
         simulated.Simulation(lambda: next(models), source, 2, lanes=2)
 
 
-@pytest.mark.parametrize("replicas", [None, fda_tf.Replicas()])
-def test_a_model_made_in_the_scope_of_a_strategy_is_refused(replicas):
+@pytest.mark.parametrize("replicas", [None, fda_tf.ProcessGroup()])
+def test_a_model_made_in_the_scope_of_a_strategy_is_refused(process_group):
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         model = small.linear_model()
     message = r"Call fda_tf.connect\(\) first, make and compile the model with"
     with pytest.raises(ValueError, match=message):
-        if replicas is None:
+        if process_group is None:
             simulate(fda_tf.EveryStep(), lambda: model)
         else:
-            fda_tf.train(model, small.data(), steps=1, replicas=replicas)
+            fda_tf.train(
+                model, small.data(), steps=1, process_group=process_group
+            )
 
 
 def test_what_is_no_function_is_refused():

@@ -226,7 +226,7 @@ def test_what_is_frozen_goes_on_as_it_was_drawn(tmp_path, monkeypatch):
 def begun(tmp_path_factory):
     """The directory of a run that is not over."""
     folder = tmp_path_factory.mktemp("begun")
-    run(folder, steps=8, miss=0.2)
+    run(folder, steps=8, straggler_rate=0.2)
     return folder
 
 
@@ -243,18 +243,18 @@ def four(shards):
     ({"sampling": "independent"}, "data's sampling was passes"),
     ({"statistics": "local"}, "average_statistics was True, is False"),
     ({"weighting": "samples"}, "weighting was equal, is samples"),
-    ({"miss": 0.3}, "miss was 0.2, is 0.3"),
+    ({"straggler_rate": 0.3}, "straggler_rate was 0.2, is 0.3"),
 ])  # fmt: skip
 def test_another_run_is_refused(begun, options, message):
     with pytest.raises(ValueError, match=message):
-        run(begun, **{"miss": 0.2} | options)
+        run(begun, **{"straggler_rate": 0.2} | options)
     assert steps(begun) == [8]
 
 
 def test_with_another_version_settings_count_too(begun, monkeypatch):
     monkeypatch.setattr(fda_tf, "__version__", "0.0.1")
     with pytest.raises(ValueError, match="sync was .*0.05.*, is .*0.06"):
-        run(begun, miss=0.2, sync=threshold(0.06, "linear"))
+        run(begun, straggler_rate=0.2, sync=threshold(0.06, "linear"))
 
 
 def test_with_another_version_what_keras_describes_is_left_out(caplog):

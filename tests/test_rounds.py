@@ -32,7 +32,7 @@ def unequal():
 
 
 def test_each_round_draws_some_of_all():
-    some = participation.Round(10, participants=3, seed=5)
+    some = participation.Round(10, clients_per_round=3, seed=5)
     seen = []
     for _ in range(2000):
         places = [int(some.client(i)) for i in range(3)]
@@ -42,7 +42,7 @@ def test_each_round_draws_some_of_all():
     counts = np.bincount(np.ravel(seen), minlength=10)
     # 2,000 draws of 3 in 10: 600 each, spread sqrt(2000 0.3 0.7) = 20.5
     assert np.all(np.abs(counts - 600) < 5 * 20.5)
-    again = participation.Round(10, participants=3, seed=5)
+    again = participation.Round(10, clients_per_round=3, seed=5)
     for places in seen[:20]:
         assert [int(again.client(i)) for i in range(3)] == places
         again.begin()
@@ -51,7 +51,7 @@ def test_each_round_draws_some_of_all():
 def test_partial_participation_is_as_by_hand():
     steps, every, some = 24, 3, 2
     run = simulate(
-        fda_tf.Every(steps=every), participants=some, steps=steps, seed=4
+        fda_tf.Every(steps=every), clients_per_round=some, steps=steps, seed=4
     )
     who = participation.Round(WORKERS, some, seed=4)
     source = data.ArraySource(small.shards(WORKERS), BATCH, seed=4)
@@ -74,7 +74,7 @@ def test_partial_participation_is_as_by_hand():
 
 
 def test_statistics_of_those_newly_drawn_are_refused():
-    local = {"participants": 2, "statistics": "local", "steps": 2}
+    local = {"clients_per_round": 2, "statistics": "local", "steps": 2}
     with pytest.raises(ValueError, match='those drawn .*statistics="average"'):
         simulate(fda_tf.EveryStep(), small.rich_model, **local)
     simulate(fda_tf.EveryStep(), **local)  # a model that has none
@@ -174,7 +174,7 @@ def test_a_participants_share_is_of_those_who_take_part():
     shards, steps = unequal(), 10
     run = fda_tf.simulate(
         small.linear_model, shards, steps=steps, batch_size=BATCH, seed=3,
-        sync=fda_tf.EveryStep(), weighting="samples", participants=2,
+        sync=fda_tf.EveryStep(), weighting="samples", clients_per_round=2,
     )  # fmt: skip
     who = participation.Round(WORKERS, 2, seed=3)
     source = data.ArraySource(shards, BATCH, seed=3)
@@ -209,16 +209,16 @@ def test_shares_are_not_rounded_with_what_they_are_of():
 def test_the_guard_by_hand():
     norms = tf.constant([1.0, 2.0, 3.0, 7.0, float("nan"), float("inf")])
     # The median of 1, 2, 3, 7, and two that are longest, is 5.
-    scales, shares = fda_tf.Guard(1.2).judge(norms)
+    scales, shares = fda_tf.OutlierGuard(1.2).judge(norms)
     assert shares.numpy().tolist() == [1, 1, 1, 0, 0, 0]
-    scales, shares = fda_tf.Guard(1.2, "clip").judge(norms)
+    scales, shares = fda_tf.OutlierGuard(1.2, "clip").judge(norms)
     assert shares.numpy().tolist() == [1, 1, 1, 1, 0, 0]
     np.testing.assert_allclose(scales[:4], [1, 1, 1, 6 / 7], rtol=1e-6)
 
 
-@pytest.mark.parametrize("act", ["drop", "clip"])
-@pytest.mark.parametrize("payload", ["float32", "int8"])
-def test_a_bad_worker_does_not_ruin_the_average(act, payload):
+@pytest.mark.parametrize("action", ["drop", "clip"])
+@pytest.mark.parametrize("compression", ["float32", "int8"])
+def test_a_bad_worker_does_not_ruin_the_average(action, compression):
     shards = small.shards(10, 480)
     x, y = shards[3]
     bad = [*shards[:3], (1000 * x, (y + 1) % small.CLASSES), *shards[4:]]
@@ -232,7 +232,9 @@ def test_a_bad_worker_does_not_ruin_the_average(act, payload):
         return run.rows[-1]["val_loss"]
 
     good, ruined = loss(shards), loss(bad)
-    guarded = loss(bad, guard=fda_tf.Guard(3.0, act), payload=payload)
+    guarded = loss(
+        bad, guard=fda_tf.OutlierGuard(3.0, action), compression=compression
+    )
     assert ruined > 10 * good
     assert guarded < 1.5 * good
 
@@ -256,7 +258,9 @@ def test_one_bad_worker_of_ten_does_not_ruin_lenet5():
         return run.rows[-1]["val_accuracy"]
 
     good, ruined = accuracy(shards), accuracy(bad)
-    guarded = [accuracy(bad, fda_tf.Guard(2.0, a)) for a in ("drop", "clip")]
+    guarded = [
+        accuracy(bad, fda_tf.OutlierGuard(2.0, a)) for a in ("drop", "clip")
+    ]
     assert good > 0.8 and ruined < good - 0.3
     assert guarded[0] > good - 0.03
     assert guarded[1] > good - 0.15  # a part of it still counts
@@ -273,7 +277,7 @@ def test_the_guard_leaves_out_a_worker_that_is_nan():
     shards = one_is_nan()
     run = fda_tf.simulate(
         small.linear_model, shards, steps=12, batch_size=BATCH,
-        sync=fda_tf.Every(steps=4), guard=fda_tf.Guard(),
+        sync=fda_tf.Every(steps=4), guard=fda_tf.OutlierGuard(),
     )  # fmt: skip
     assert np.all(np.isfinite(small.flat(run.model)))
 
@@ -285,12 +289,12 @@ def test_a_guard_that_leaves_nobody_to_average_is_named():
     with pytest.raises(FloatingPointError, match="the guard has dropped all"):
         fda_tf.simulate(
             small.linear_model, shards, steps=40, batch_size=BATCH, miss=0.9,
-            sync=fda_tf.Every(steps=1), guard=fda_tf.Guard(),
+            sync=fda_tf.Every(steps=1), guard=fda_tf.OutlierGuard(),
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("act", ["drop", "clip"])
-def test_the_guard_judges_the_average_that_is_evaluated(act):
+@pytest.mark.parametrize("action", ["drop", "clip"])
+def test_the_guard_judges_the_average_that_is_evaluated(action):
     """Of drifts of 1, 2, 1 and a length that is far off or none at all."""
     source = data.ArraySource(small.shards(WORKERS), BATCH)
     home = fda_tf.workers.simulated.Simulation(
@@ -300,7 +304,7 @@ def test_the_guard_judges_the_average_that_is_evaluated(act):
         home,
         fda_tf.Every(steps=7),
         fda_tf.Average(),
-        guard=fda_tf.Guard(3.0, act),
+        guard=fda_tf.OutlierGuard(3.0, action),
     )
     loop.run(1)
     w0, statistics = loop.w0[0].numpy(), home._statistics[0].numpy()
@@ -313,7 +317,7 @@ def test_the_guard_judges_the_average_that_is_evaluated(act):
         home._statistics[0].assign(statistics)
         kept = [1.0, 2.0, 1.0]
         there = 3
-        if far == 4.0 or (act == "clip" and counts):
+        if far == 4.0 or (action == "clip" and counts):
             kept, there = [*kept, counts], 4
         average = loop.averaged()
         expected = w0 + np.mean(kept) * along
@@ -331,7 +335,7 @@ def test_evaluations_in_mid_round_leave_out_a_worker_that_is_nan():
     shards = one_is_nan()
     run = fda_tf.simulate(
         small.linear_model, shards, steps=12, batch_size=BATCH,
-        sync=fda_tf.Every(steps=7), guard=fda_tf.Guard(),
+        sync=fda_tf.Every(steps=7), guard=fda_tf.OutlierGuard(),
         validation_data=small.data(), evaluate_every=4,
     )  # fmt: skip
     assert np.all(np.isfinite([row["val_loss"] for row in run.rows]))
@@ -342,13 +346,16 @@ def test_a_guard_that_leaves_all_out_raises():
     with pytest.raises(FloatingPointError, match="Step 4: .* worker 0, 1 is"):
         fda_tf.simulate(
             small.linear_model, shards, steps=6, batch_size=BATCH,
-            sync=fda_tf.Every(steps=4), guard=fda_tf.Guard(),
+            sync=fda_tf.Every(steps=4), guard=fda_tf.OutlierGuard(),
         )  # fmt: skip
 
 
 def test_a_guard_that_finds_nothing_changes_nothing():
     sync = fda_tf.VarianceThreshold(0.2, "linear")
-    plain, guarded = simulate(sync), simulate(sync, guard=fda_tf.Guard(100.0))
+    plain, guarded = (
+        simulate(sync),
+        simulate(sync, guard=fda_tf.OutlierGuard(100.0)),
+    )
     steps = [[s["step"] for s in run.syncs] for run in (plain, guarded)]
     assert steps[0] == steps[1]
     np.testing.assert_allclose(
@@ -359,14 +366,20 @@ def test_a_guard_that_finds_nothing_changes_nothing():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"participants": 5}, "participants=5: expected 2 to 4"),
-        ({"participants": 1}, "participants=1: expected 2 to 4"),
-        ({"participants": 2.5}, "participants=2.5: expected a whole number"),
-        ({"miss": 1.0}, "miss=1.0: expected a chance"),
-        ({"miss": -0.1}, "miss=-0.1: expected a chance"),
-        ({"miss": 0.1, "participants": 2}, "together have no meaning"),
+        ({"clients_per_round": 5}, "clients_per_round=5: expected 2 to 4"),
+        ({"clients_per_round": 1}, "clients_per_round=1: expected 2 to 4"),
+        (
+            {"clients_per_round": 2.5},
+            "clients_per_round=2.5: expected a whole number",
+        ),
+        ({"straggler_rate": 1.0}, "straggler_rate=1.0: expected a chance"),
+        ({"straggler_rate": -0.1}, "straggler_rate=-0.1: expected a chance"),
+        (
+            {"straggler_rate": 0.1, "clients_per_round": 2},
+            "together have no meaning",
+        ),
         ({"weighting": "loss"}, "weighting='loss'. Known: equal, samples"),
-        ({"guard": 3.0}, r"guard=3.0: expected fda_tf.Guard\(factor\)"),
+        ({"guard": 3.0}, r"guard=3.0: expected fda_tf.OutlierGuard\(factor\)"),
     ],
 )
 def test_refusals(options, message):
@@ -379,12 +392,12 @@ def test_refusals(options, message):
     [
         ({"factor": 1.0}, "expected a number above 1"),
         ({"factor": 0.5}, "factor=0.5: expected above 1"),
-        ({"act": "kill"}, "act='kill'. Known: drop, clip"),
+        ({"action": "kill"}, "action='kill'. Known: drop, clip"),
     ],
 )
 def test_a_guard_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
-        fda_tf.Guard(**options)
+        fda_tf.OutlierGuard(**options)
 
 
 def test_datasets_have_no_places_of_their_own():
@@ -392,8 +405,10 @@ def test_datasets_have_no_places_of_their_own():
         tf.data.Dataset.from_tensor_slices(shard).batch(BATCH)
         for shard in small.shards(WORKERS)
     ]
-    with pytest.raises(ValueError, match="participants= needs shards of arr"):
+    with pytest.raises(
+        ValueError, match="clients_per_round= needs shards of arr"
+    ):
         fda_tf.simulate(
-            small.linear_model, shards, steps=4, participants=2,
+            small.linear_model, shards, steps=4, clients_per_round=2,
             sync=fda_tf.Every(steps=2),
         )  # fmt: skip

@@ -148,12 +148,12 @@ def test_ctrl_c_of_the_launcher_shows_what_was_finished(
 
 
 def test_only_the_chief_says_stopped(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.Replicas(1, "ab"))
+    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.ProcessGroup(1, "ab"))
     monkeypatch.setattr(fda_tf, "train", interrupt)
     arguments = [*SMALL, f"--data_dir={data}", f"--results_dir={tmp_path}"]
     assert command("--backend=cluster", *arguments) == 130
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.Replicas(0, "ab"))
+    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.ProcessGroup(0, "ab"))
     assert command("--backend=cluster", *arguments) == 130
     assert "Stopped" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from fda_tf.checkpoint.directory import Checkpoint
 
 
 class Threads:
-    """What `fda_tf.Replicas` offers, among threads of one process."""
+    """What `fda_tf.ProcessGroup` offers, among threads of one process."""
 
     def __init__(self, index, count, barrier, slots):
         self.index, self.count = index, count
@@ -265,10 +265,10 @@ def test_parts_that_not_all_can_see_are_refused(tmp_path, copied):
 
 
 def test_all_or_none():
-    def fail(replicas, kind):
-        if replicas.index == 1:
+    def fail(process_group, kind):
+        if process_group.index == 1:
             raise kind("mine")
-        return replicas.index
+        return process_group.index
 
     def run(kind):
         return on_all(

@@ -65,7 +65,7 @@ def drawn(made, epochs=1):
 def all_drawn(given, batch, epochs, **settings):
     """Returns what each of 3 workers draws, [3, steps, batch]."""
     return [
-        drawn(shard(given, batch, replicas=Workers(k), **settings), epochs)
+        drawn(shard(given, batch, process_group=Workers(k), **settings), epochs)
         for k in range(3)
     ]
 
@@ -106,7 +106,7 @@ def test_workers_own_arrays_may_be_of_any_length():
     sizes = [5, 16, 1]  # 22 samples: ceil(22 / 12) = 2 steps
     for k, size in enumerate(sizes):
         made = shard(
-            numbered(size), 4, mine=True, replicas=Workers(k, 3, sizes)
+            numbered(size), 4, mine=True, process_group=Workers(k, 3, sizes)
         )
         each = passes(drawn(made, epochs=10), size)
         assert len(made) == 2 and len(each) == 80 // size
@@ -119,7 +119,7 @@ def test_batches_are_those_of_the_simulation():
     source = data.ArraySource(owned, 4, seed=9)
     for k in range(3):
         workers = Workers(k, 3, sizes)
-        made = shard(owned[k], 4, seed=9, mine=True, replicas=workers)
+        made = shard(owned[k], 4, seed=9, mine=True, process_group=workers)
         expected = [source.batch(k, step)[0] for step in range(4)]
         np.testing.assert_array_equal(drawn(made, epochs=2), expected)
 
@@ -140,7 +140,7 @@ def test_order_is_a_function_of_seed_worker_and_epoch(given):
 
 def test_another_seed_deals_other_parts():
     def part(seed):
-        made = shard(numbered(240), 8, seed=seed, replicas=Workers())
+        made = shard(numbered(240), 8, seed=seed, process_group=Workers())
         return set(drawn(made).ravel())
 
     # Of 80 samples about a third, 26.7 +- 3.4, are in both parts.
@@ -344,7 +344,7 @@ def test_ragged_and_sparse_samples_are_dealt_as_others(rows):
     dataset = tf.data.Dataset.from_tensor_slices((rows, N))
     for given in [(rows, N), dataset]:
         for k in range(2):
-            made = shard(given, 3, equal=False, replicas=Workers(k, 2))
+            made = shard(given, 3, equal=False, process_group=Workers(k, 2))
             assert len(made) == 1
             ((x, y),) = list(made)
             np.testing.assert_array_equal(dense(x), dense(rows)[y.numpy()])
@@ -380,7 +380,7 @@ def test_the_last_fraction_is_set_apart_as_keras_does(given):
     settings = {"validation_split": 0.3, "equal": False}
     parts = []
     for k in range(3):
-        made, held_out = shard(given, 4, replicas=Workers(k), **settings)
+        made, held_out = shard(given, 4, process_group=Workers(k), **settings)
         parts.extend({*drawn(made, epochs=3).ravel().tolist()})
         if isinstance(given, tuple):
             assert held_out[0].tolist() == list(range(18, 26))
@@ -441,16 +441,16 @@ def test_labels_in_another_place_are_not_printed():
 )
 def test_bad_input_is_refused_in_words(given, settings, message):
     with pytest.raises(ValueError, match=message):
-        shard(given, **settings, replicas=Workers(1))
+        shard(given, **settings, process_group=Workers(1))
 
 
 @pytest.mark.parametrize("given", [numbered, samples])
 def test_an_empty_part_is_refused_on_all_workers(given):
     with pytest.raises(ValueError, match="empty|and 0 samples"):
-        shard(given(0), mine=True, replicas=Workers(1, 3, [4, 0, 4]))
+        shard(given(0), mine=True, process_group=Workers(1, 3, [4, 0, 4]))
     told = Workers(0, 3, [4, 0, 4], {1: {"error": "ValueError: mine"}})
     with pytest.raises(ValueError, match="Worker 1 cannot start: .*mine"):
-        shard(given(4), mine=True, replicas=told)
+        shard(given(4), mine=True, process_group=told)
 
 
 @pytest.mark.parametrize("position", [-1, 1.5, None, True])

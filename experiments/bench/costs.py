@@ -35,7 +35,7 @@ class Job:
     step: float  # seconds of a local step
     rate: float  # bytes a second, each way, of a worker's cable
     latency: float = 0.0  # seconds from a worker to the next
-    payload: str = "float32"  # of a synchronisation
+    compression: str = "float32"  # of a synchronisation
     memory: float | None = None  # bytes a second; None: as was measured
 
 
@@ -69,8 +69,8 @@ def collective(
 
 def synchronisation(job: Job, known: Mapping) -> float:
     """Returns the seconds of averaging the models."""
-    size = BYTES[job.payload] * job.parameters
-    wire = collective(job, known, size, job.payload == "int8")
+    size = BYTES[job.compression] * job.parameters
+    wire = collective(job, known, size, job.compression == "int8")
     return known["synchronisation"]["parameter"] * job.parameters + wire
 
 

@@ -71,11 +71,11 @@ def rows(
       every: steps from one check to the next.
       lengths: monitor -> steps between synchronisations.
     """
-    plain = costs.Job(**{**vars(job), "payload": "float32"})
+    plain = costs.Job(**{**vars(job), "compression": "float32"})
     each = costs.synchronisation(plain, known)
     sync = costs.synchronisation(job, known)
-    model = costs.BYTES[job.payload] * job.parameters
-    weight = costs.sent(job, model, job.payload == "int8")
+    model = costs.BYTES[job.compression] * job.parameters
+    weight = costs.sent(job, model, job.compression == "int8")
     bare = costs.sent(job, 4 * job.parameters)
     made = [
         ("synchronous", 1.0, each, bare, None),
@@ -194,7 +194,7 @@ def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
         f"FDA checks after every step, or as --check_every says; the norm is "
         f"above theta in {known['share_above']:.0%} of the sketch's checks, "
         "the most of the published runs;",
-        f"models travel as {job.payload}, synchronous training's as float32; "
+        f"models travel as {job.compression}, synchronous training's as float32; "
         "mb_sent is a worker's, without the frames of messages;",
         f"what was measured on {about['cores']} cores of an "
         f"{about['processor']}, monitors on one of them (constants.json, "
@@ -247,7 +247,7 @@ def main(_) -> None:
         step=FLAGS.step_ms / 1e3,
         rate=FLAGS.mbit * 1e6 / 8,
         latency=FLAGS.latency_ms / 1e3,
-        payload=FLAGS.payload,
+        compression=FLAGS.compression,
         memory=FLAGS.memory_gb_s and FLAGS.memory_gb_s * 1e9,
     )
     steps = FLAGS.steps_per_epoch or math.ceil(
@@ -265,7 +265,7 @@ def main(_) -> None:
     print(assumptions(job, known, steps, used))
     near = costs.interval(FLAGS.parameters, known, "sketch")
     print(f"\n{verdict(table, FLAGS.check_every, near['steps'])}\n")
-    about = {"steps": steps, "payload": FLAGS.payload} | values
+    about = {"steps": steps, "compression": FLAGS.compression} | values
     measured.show(table, COLUMNS, about)
 
 
@@ -296,7 +296,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_integer("check_every", 1, "Steps from one check to the next.")
     flags.DEFINE_enum(
-        "payload", "float32", list(costs.BYTES), "Of local SGD and FDA."
+        "compression", "float32", list(costs.BYTES), "Of local SGD and FDA."
     )
     flags.DEFINE_float(
         "memory_gb_s",

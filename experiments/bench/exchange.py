@@ -87,11 +87,11 @@ def model_of(size: int, tensors: int):
     return model
 
 
-def loops(replicas, size: int, tensors: int, kinds) -> dict:
+def loops(process_group, size: int, tensors: int, kinds) -> dict:
     """Returns kind -> a function that runs so many steps of it.
 
     Args:
-      replicas: the processes.
+      process_group: the processes.
       size: d.
       tensors: of the model.
       kinds: which of `KINDS`.
@@ -105,10 +105,10 @@ def loops(replicas, size: int, tensors: int, kinds) -> dict:
     from fda_tf.workers import distributed, local_model
 
     zeros = np.zeros((8, 1), np.float32)
-    source = sources.ArraySource([(zeros, zeros)], 8, first=replicas.index)
+    source = sources.ArraySource([(zeros, zeros)], 8, first=process_group.index)
     model = model_of(size, tensors)
     home = distributed.Cluster(
-        local_model.Worker(model, source.spec()), source, replicas
+        local_model.Worker(model, source.spec()), source, process_group
     )
     never = 1e30
     whole = fda_tf.SketchMonitor(cascade=False)
@@ -131,15 +131,15 @@ def loops(replicas, size: int, tensors: int, kinds) -> dict:
     kinds = [kind for kind in KINDS if kind in kinds]
     made = {k: exchange(k) for k in kinds if k in policies}
     if "all-reduce" in kinds:
-        made["all-reduce"] = all_reduce(replicas, home.worker.weights)
+        made["all-reduce"] = all_reduce(process_group, home.worker.weights)
     return made
 
 
-def all_reduce(replicas, group=None):
+def all_reduce(process_group, group=None):
     """Returns a function that runs so many bare all-reduces.
 
     Args:
-      replicas: the processes.
+      process_group: the processes.
       group: the variables whose packed size travels; one float if None.
     """
     import tensorflow as tf
@@ -150,26 +150,26 @@ def all_reduce(replicas, group=None):
     def run(steps):
         values = [tf.ones([n]) for n in sizes]
         for _ in tf.range(steps):
-            values = replicas.mean(values)
+            values = process_group.mean(values)
         return values[-1][0]
 
     return run
 
 
-def blocks_of(replicas, runs: dict) -> dict:
+def blocks_of(process_group, runs: dict) -> dict:
     """Returns name -> runs a block of it, and returns seconds a step."""
     import numpy as np
     import tensorflow as tf
 
     def timed(run, steps):
-        replicas.sum(1)  # all begin at once
+        process_group.sum(1)  # all begin at once
         begin = time.perf_counter()
         run(tf.constant(steps)).numpy()
         return (time.perf_counter() - begin) / steps
 
     def block(run):
         timed(run, 2)
-        slowest = replicas.gather(np.float64(timed(run, 3))).max()
+        slowest = process_group.gather(np.float64(timed(run, 3))).max()
         steps = max(1, int(FLAGS.block_seconds / slowest))
         return lambda: timed(run, steps)
 
@@ -184,16 +184,16 @@ def measure() -> None:
     import fda_tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     rows = []
     for size, tensors in map(parse, FLAGS.models):
-        runs = loops(replicas, size, tensors, FLAGS.only or KINDS)
-        runs[_FLOAT] = all_reduce(replicas)
+        runs = loops(process_group, size, tensors, FLAGS.only or KINDS)
+        runs[_FLOAT] = all_reduce(process_group)
         pairs = measured.in_turn(
-            blocks_of(replicas, runs), _FLOAT, FLAGS.repeats
+            blocks_of(process_group, runs), _FLOAT, FLAGS.repeats
         )
         for name in pairs:
-            slowest = replicas.gather(np.array(pairs[name])).max(0)
+            slowest = process_group.gather(np.array(pairs[name])).max(0)
             rows.append(_row(name, size, tensors, slowest.tolist()))
     print(json.dumps({"rows": rows}), flush=True)
 

@@ -1,4 +1,4 @@
-"""FDA beside its rivals at equal bytes, and what compressed payloads cost.
+"""FDA beside its rivals at equal bytes, and what compressed compressions cost.
 
 LeNet-5 on MNIST, K workers in simulation, each with Adam and batches of 32;
 the first 60 % of the set is dealt sorted by label. FDA with the sketch goes
@@ -6,7 +6,7 @@ first. H is the mean interval between its synchronisations; every rival is
 given that, so that all send about as many bytes in as many steps.
 
   python -m experiments.bench.methods --data_dir=DIR --output=methods.jsonl
-  python -m experiments.bench.methods --data_dir=DIR --group=payloads
+  python -m experiments.bench.methods --data_dir=DIR --group=compressions
 
 Each finished run is one line of the output; those that are there are not run
 again. Without --data_dir it takes the 5,000 images that ship with the project.
@@ -22,7 +22,7 @@ from experiments import results
 from experiments.bench import measured
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("group", "rivals", ["rivals", "payloads"], "What to run.")
+flags.DEFINE_enum("group", "rivals", ["rivals", "compressions"], "What to run.")
 flags.DEFINE_float("theta", 3.0, "Of FDA.")
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Of weights and batches.")
 flags.DEFINE_integer("workers", 10, "K.")
@@ -91,8 +91,8 @@ def rivals(interval: int) -> dict:
     return methods
 
 
-def payloads(_) -> dict:
-    """Returns name -> the same, for FDA with each payload."""
+def compressions(_) -> dict:
+    """Returns name -> the same, for FDA with each compression."""
     import fda_tf
 
     sync = {"sync": fda_tf.VarianceThreshold(FLAGS.theta, "sketch")}
@@ -105,8 +105,8 @@ def payloads(_) -> dict:
         "top 1 %": fda_tf.compression.TopK(0.01),
     }
     return {
-        name: (sync | {"payload": payload}, lambda o: o)
-        for name, payload in sent.items()
+        name: (sync | {"compression": compression}, lambda o: o)
+        for name, compression in sent.items()
     }
 
 
@@ -158,8 +158,10 @@ def main(_) -> None:
     done = _read(settings)
     for seed in map(int, FLAGS.seeds):
         interval = 1
-        for method in {"rivals": rivals, "payloads": payloads}[FLAGS.group](1):
-            make = {"rivals": rivals, "payloads": payloads}[FLAGS.group]
+        for method in {"rivals": rivals, "compressions": compressions}[
+            FLAGS.group
+        ](1):
+            make = {"rivals": rivals, "compressions": compressions}[FLAGS.group]
             key = (method, seed)
             if key not in done:
                 row = run(seed, data, *make(interval)[method])

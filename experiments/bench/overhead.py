@@ -135,24 +135,26 @@ def measure() -> None:
     import fda_tf
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     from experiments.bench import gradients
     from fda_tf.core import loop as training
 
-    home = _home(replicas, build())
+    home = _home(process_group, build())
 
     def make(kind):
         own = home
         if kind == FDA:
-            own = _home(replicas, build())
+            own = _home(process_group, build())
         elif kind == SYNCHRONOUS:
-            own = _home(replicas, gradients.averaged(build(), replicas.mean))
+            own = _home(
+                process_group, gradients.averaged(build(), process_group.mean)
+            )
         loop = training.Loop(own, policy(kind), fda_tf.Average())
         _block(loop, 3)
         return loop
 
     def timed(kind):
-        replicas.sum(1)  # all begin at once
+        process_group.sum(1)  # all begin at once
         return _block(loops[kind], block_steps(kind))
 
     loops = {kind: make(kind) for kind in (_LOCAL, *(FLAGS.only or KINDS))}
@@ -161,7 +163,7 @@ def measure() -> None:
         block()
     rows = []
     for name, pairs in measured.in_turn(blocks, _LOCAL, FLAGS.pairs).items():
-        each = replicas.gather(np.array(pairs))  # [workers, pairs, 2, 3]
+        each = process_group.gather(np.array(pairs))  # [workers, pairs, 2, 3]
         rows.append(
             _row(name, each[..., 0].max(0), each[..., 1].sum(0))
             | {
@@ -172,12 +174,12 @@ def measure() -> None:
     profiles = {}
     if FLAGS.profile:
         for name, loop in loops.items():
-            replicas.sum(1)
+            process_group.sum(1)
             profiles[name] = _profile(loop, block_steps(name))
     print(json.dumps({"rows": rows, "profile_ms": profiles}), flush=True)
 
 
-def _home(replicas, model):
+def _home(process_group, model):
     """Returns the cluster: a model, and this worker's part of the images."""
     from experiments import datasets
     from fda_tf.data import sources
@@ -185,14 +187,14 @@ def _home(replicas, model):
 
     shipped = datasets.load("mnist5000")
     x = (shipped.x_train[..., None] / 255.0).astype("float32")
-    mine = slice(replicas.index, None, replicas.count)
+    mine = slice(process_group.index, None, process_group.count)
     source = sources.ArraySource(
-        [(x[mine], shipped.y_train[mine])], 32, first=replicas.index
+        [(x[mine], shipped.y_train[mine])], 32, first=process_group.index
     )
     return distributed.Cluster(
         local_model.Worker(model, source.spec()),
         source,
-        replicas,
+        process_group,
     )
 
 

@@ -68,10 +68,13 @@ def report(ran: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
 def main(argv: list[str]) -> None:
     """Runs the script once for each seed, then the simulation."""
     name, folder = argv[1], pathlib.Path(FLAGS.folder)
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     found = []
     for seed in map(int, FLAGS.seeds):
-        file = folder / f"{name}-{replicas.count}-{replicas.index}-{seed}.npz"
+        file = (
+            folder
+            / f"{name}-{process_group.count}-{process_group.index}-{seed}.npz"
+        )
         ran = run(name, seed)
         found.append(report(ran, file))
     twin = None

@@ -75,8 +75,10 @@ class Spent:
       blocks: how often the clock was stopped.
     """
 
-    def __init__(self, replicas: fda_tf.processes.process_group.Replicas):
-        self._replicas = replicas
+    def __init__(
+        self, process_group: fda_tf.processes.process_group.ProcessGroup
+    ):
+        self._replicas = process_group
         self.seconds = self.cpu = self.busy = 0.0
         self.bytes = self.packets = self.blocks = 0
 

@@ -63,35 +63,39 @@ class Trial:
 
     Args:
       job: what `wallclock` asks for.
-      replicas: the hosts.
+      process_group: the hosts.
     """
 
     def __init__(
-        self, job: dict, replicas: fda_tf.processes.process_group.Replicas
+        self,
+        job: dict,
+        process_group: fda_tf.processes.process_group.ProcessGroup,
     ):
-        self.job, self.replicas = job, replicas
+        self.job, self.process_group = job, process_group
         task = TASKS[job["task"]]
         loaded = datasets.load(task.dataset, job["data_dir"], task.classes)
         x, x_test = task.inputs(loaded.x_train, loaded.x_test)
         y, self.test = loaded.y_train, (x_test, loaded.y_test)
-        pieces = fda_tf.partition.split("iid", y, replicas.count, job["seed"])
-        own = pieces[replicas.index]
-        source = sources.source(
-            [(x[own], y[own])], 32, "passes", job["seed"], replicas.index
+        pieces = fda_tf.partition.split(
+            "iid", y, process_group.count, job["seed"]
         )
-        model, self.meter = task.build(job["seed"]), Meter(replicas.count)
+        own = pieces[process_group.index]
+        source = sources.source(
+            [(x[own], y[own])], 32, "passes", job["seed"], process_group.index
+        )
+        model, self.meter = task.build(job["seed"]), Meter(process_group.count)
         if job["method"] == GRADIENTS:
             gradients.averaged(model, self._mean)
         local = local_model.Worker(model, source.spec())
-        self.home = distributed.Cluster(local, source, replicas)
+        self.home = distributed.Cluster(local, source, process_group)
         self.home.meter = self.meter
-        epoch = source.epoch_steps(len(y), replicas.count)
+        epoch = source.epoch_steps(len(y), process_group.count)
         sync = policy(job["method"], task.theta)
         self.loop = training.Loop(self.home, sync, fda_tf.Average(), epoch)
 
     def _mean(self, gradient):
         self.meter.all_reduce("model", gradient)
-        return self.replicas.mean(gradient)
+        return self.process_group.mean(gradient)
 
     def warm_up(self) -> None:
         """Compiles and connects all that training needs; leaves no trace."""
@@ -110,14 +114,14 @@ class Trial:
     def evaluate(self) -> float:
         """Returns the test accuracy of the average of all models."""
         average, accuracy = self.loop.averaged(), 0.0
-        if self.replicas.is_chief:
+        if self.process_group.is_chief:
             logs = self.home.evaluate(average, self.test, 500)
             accuracy = logs["accuracy"]
-        return float(self.replicas.sum(np.float64(accuracy)))
+        return float(self.process_group.sum(np.float64(accuracy)))
 
     def train(self) -> dict:
         """Trains until the target or a limit; returns what it took."""
-        job, spent, curve = self.job, Spent(self.replicas), []
+        job, spent, curve = self.job, Spent(self.process_group), []
         while True:
             step = int(self.loop.step)
             spent.on(_run, self.loop, min(job["every"], job["steps"] - step))
@@ -152,25 +156,28 @@ class Trial:
 
     def framing(self) -> dict:
         """Measures what the cards send for a message besides its tensor."""
-        count, size = self.replicas.count, self.home.worker.weights.layout.size
+        count, size = (
+            self.process_group.count,
+            self.home.worker.weights.layout.size,
+        )
         naive = fda_tf.VarianceThreshold(math.inf, "naive")
         loop = training.Loop(self.home, naive, fda_tf.Average())
 
         def exchange(times):
             for _ in range(times):
-                self.replicas.sum(np.zeros(size, np.float32))
+                self.process_group.sum(np.zeros(size, np.float32))
 
         for warm_up in (lambda: _run(loop, 3), lambda: exchange(1)):
             warm_up()
-        idle = Spent(self.replicas).on(time.sleep, 2.0)
+        idle = Spent(self.process_group).on(time.sleep, 2.0)
         counted, messages_before = self._counted()
         steps = 200
-        small = Spent(self.replicas).on(_run, loop, steps)
+        small = Spent(self.process_group).on(_run, loop, steps)
         tensors, sent = self._counted()
         tensors, sent = tensors - counted, sent - messages_before
         of_small = (small.content - tensors) / (sent + messages(1, count))
         times = 5
-        large = Spent(self.replicas).on(exchange, times)
+        large = Spent(self.process_group).on(exchange, times)
         tensors = times * 2 * (count - 1) * 4 * size
         of_large = large.content - tensors - of_small * messages(1, count)
         return {
@@ -195,15 +202,17 @@ class Trial:
         _run(loop, 3)
         steps, together, alone = 100, [], []
         for _ in range(5):
-            took = Spent(self.replicas).on(_run, loop, steps)
+            took = Spent(self.process_group).on(_run, loop, steps)
             together.append(1e3 * took.seconds / steps)
         for _ in range(3):
             begun = time.process_time()
             # All call it: a call counts, for the numbers of later exchanges.
-            _run(loop, steps if self.replicas.is_chief else 0)
+            _run(loop, steps if self.process_group.is_chief else 0)
             alone.append(1e3 * (time.process_time() - begun) / steps)
-            self.replicas.sum(1)
-        chiefs = self.replicas.gather(np.float64(statistics.median(alone)))[0]
+            self.process_group.sum(1)
+        chiefs = self.process_group.gather(
+            np.float64(statistics.median(alone))
+        )[0]
         return {
             "local_step_ms": statistics.median(together),
             "alone_step_ms": float(chiefs),
@@ -220,13 +229,13 @@ def main() -> None:
     """Does the job of the command line; prints what came of it."""
     job = json.loads(sys.argv[1])
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    replicas = fda_tf.connect(start_timeout=120)
-    with replicas.lost_worker_in_words():
-        trial = Trial(job, replicas)
+    process_group = fda_tf.connect(start_timeout=120)
+    with process_group.lost_worker_in_words():
+        trial = Trial(job, process_group)
         trial.warm_up()
         result = trial.train()
         if job["method"] == GRADIENTS:  # no step of its is without exchange
-            trial = Trial(job | {"method": "synchronous"}, replicas)
+            trial = Trial(job | {"method": "synchronous"}, process_group)
         result |= trial.framing() | trial.local_steps()
     print(json.dumps(result), flush=True)
 

@@ -97,16 +97,16 @@ def build(teacher):
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), test = common.digits()
 
     fda = fda_tf.FDA(theta="auto")
-    data = fda_tf.shard((x, y), batch_size=40 // replicas.count)
+    data = fda_tf.shard((x, y), batch_size=40 // process_group.count)
     teacher = build_teacher()
     teacher.fit(data, epochs=4, callbacks=[fda])
 
-    data = fda_tf.shard((x, y), batch_size=40 // replicas.count, seed=1)
+    data = fda_tf.shard((x, y), batch_size=40 // process_group.count, seed=1)
     model = build(teacher)
     history = model.fit(data, epochs=8, validation_data=test, callbacks=[fda])
 

@@ -41,7 +41,7 @@ def build(space):
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     columns, bought = common.people(4000, seed=0)
     test = common.people(2000, seed=1)
@@ -49,7 +49,7 @@ if __name__ == "__main__":
     space = adapt(columns)
     model = build(space)
     fda = fda_tf.FDA(theta="auto")
-    data = fda_tf.shard((columns, bought), batch_size=40 // replicas.count)
+    data = fda_tf.shard((columns, bought), batch_size=40 // process_group.count)
     validation = tf.data.Dataset.from_tensor_slices(test).batch(100)
     history = model.fit(
         data.map(lambda x, y: (space(x), y)),

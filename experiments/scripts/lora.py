@@ -41,18 +41,18 @@ def enable_lora(model):
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     old, _ = common.digits(OLD)
     new, test = common.digits(NEW)
 
     fda = fda_tf.FDA(theta="auto")
     model = build()
-    data = fda_tf.shard(old, batch_size=40 // replicas.count)
+    data = fda_tf.shard(old, batch_size=40 // process_group.count)
     model.fit(data, epochs=4, callbacks=[fda])
 
     model = enable_lora(model)
-    data = fda_tf.shard(new, batch_size=40 // replicas.count, seed=1)
+    data = fda_tf.shard(new, batch_size=40 // process_group.count, seed=1)
     history = model.fit(data, epochs=6, validation_data=test, callbacks=[fda])
 
     logits = model.predict(test[0], verbose=0)

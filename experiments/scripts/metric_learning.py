@@ -77,14 +77,16 @@ def build():
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = common.digits()
 
     model = build()
     fda = fda_tf.FDA(theta="auto")
     history = model.fit(
-        AnchorPositivePairs(x, y, 200 // replicas.count, replicas.index),
+        AnchorPositivePairs(
+            x, y, 200 // process_group.count, process_group.index
+        ),
         epochs=5,
         shuffle=False,
         callbacks=[fda],

@@ -53,14 +53,14 @@ def build():
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = common.digits()
 
     model = build()
     fda = fda_tf.FDA(theta="auto")
     history = model.fit(
-        fda_tf.shard((x, y), batch_size=40 // replicas.count),
+        fda_tf.shard((x, y), batch_size=40 // process_group.count),
         epochs=6,
         callbacks=[fda],
     )

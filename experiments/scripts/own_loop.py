@@ -45,15 +45,15 @@ def make_step(model):
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = common.digits()
 
     model = build()
-    data = fda_tf.shard((x, y), batch_size=40 // replicas.count)
+    data = fda_tf.shard((x, y), batch_size=40 // process_group.count)
     sync = fda_tf.VarianceThreshold(theta="auto", monitor="sketch")
     trainer = fda_tf.Trainer(
-        model, data.element_spec, sync=sync, epoch_steps=len(data)
+        model, data.element_spec, sync=sync, steps_per_epoch=len(data)
     )
     step = make_step(model)
     for epoch in range(EPOCHS):

@@ -58,7 +58,7 @@ def build():
 
 
 if __name__ == "__main__":
-    replicas = fda_tf.connect()
+    process_group = fda_tf.connect()
     keras.utils.set_random_seed(0)
     (x, y), (x_test, y_test) = common.digits()
     train, test = pairs(x, y, seed=0), pairs(x_test, y_test, seed=1)
@@ -66,7 +66,7 @@ if __name__ == "__main__":
     model = build()
     fda = fda_tf.FDA(theta=fda_tf.thetas.TargetInterval(steps=25))
     history = model.fit(
-        fda_tf.shard(train, batch_size=40 // replicas.count),
+        fda_tf.shard(train, batch_size=40 // process_group.count),
         epochs=8,
         validation_data=test,
         callbacks=[fda],

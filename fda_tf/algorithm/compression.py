@@ -1,6 +1,6 @@
 """What travels at a synchronisation: the drifts as they are, or compressed.
 
-A payload says how a flat piece of a drift becomes tensors that are sent, and
+A compression says how a flat piece of a drift becomes tensors that are sent, and
 how the receiver reads them. What it leaves out of a drift it may add to the
 next one: error feedback, for which each worker keeps what was left out.
 """
@@ -15,7 +15,7 @@ from fda_tf import validate
 BLOCK = 256  # numbers that share a scale
 
 
-class Payload(abc.ABC):
+class Compression(abc.ABC):
     """The contract: `encode` here, `decode` there.
 
     Attributes:
@@ -26,7 +26,7 @@ class Payload(abc.ABC):
     Example:
       One of one's own: the signs, and the mean size of a drift's numbers.
 
-      >>> class Signs(Payload):
+      >>> class Signs(Compression):
       ...     feedback = True
       ...     def encode(self, drift, seed):
       ...         signs = tf.cast(tf.sign(drift), tf.int8)
@@ -66,7 +66,7 @@ class Payload(abc.ABC):
         return f"{type(self).__name__}({settings})"
 
 
-class Float32(Payload):
+class Float32(Compression):
     """The drift as it is: 4 bytes a weight."""
 
     summable = True
@@ -78,15 +78,15 @@ class Float32(Payload):
         return sent[0]
 
 
-class BFloat16(Payload):
+class BFloat16(Compression):
     """The drift in bfloat16, summed in it: 2 bytes a weight.
 
     Each rounding, of a drift or a partial sum, errs by at most 2^-8 of it.
 
     Example:
-      >>> payload = BFloat16()
-      >>> sent = payload.encode(tf.constant([1.001]), [0, 0])
-      >>> float(payload.decode(sent, 1)[0])
+      >>> compression = BFloat16()
+      >>> sent = compression.encode(tf.constant([1.001]), [0, 0])
+      >>> float(compression.decode(sent, 1)[0])
       1.0
     """
 
@@ -99,7 +99,7 @@ class BFloat16(Payload):
         return tf.cast(sent[0], tf.float32)
 
 
-class Int8(Payload):
+class Int8(Compression):
     """The drift in 8 bits: 1 byte a weight, and 4 for each 256 of them.
 
     The numbers of a block of 256 are u = s q with s = max |u| / 127. With
@@ -113,9 +113,9 @@ class Int8(Payload):
       feedback: error feedback in place of stochastic rounding.
 
     Example:
-      >>> payload = Int8(feedback=True)
-      >>> sent = payload.encode(tf.constant([127.0, -3.4]), [0, 0])
-      >>> payload.decode(sent, 2).numpy().tolist()
+      >>> compression = Int8(feedback=True)
+      >>> sent = compression.encode(tf.constant([127.0, -3.4]), [0, 0])
+      >>> compression.decode(sent, 2).numpy().tolist()
       [127.0, -3.0]
 
     Source: Alistarh et al., QSGD, NeurIPS 2017; Seide et al., 1-Bit
@@ -149,7 +149,7 @@ class Int8(Payload):
         return tf.cast(q, tf.float32) * spread
 
 
-class TopK(Payload):
+class TopK(Compression):
     """The largest numbers of the drift and where they are: 8 bytes each.
 
     What is left out is added to the worker's next drift (error feedback): in
@@ -164,9 +164,9 @@ class TopK(Payload):
       ValueError: for a fraction outside (0, 1].
 
     Example:
-      >>> payload = TopK(0.5)
-      >>> sent = payload.encode(tf.constant([1.0, -3.0]), [0, 0])
-      >>> payload.decode(sent, 2).numpy().tolist()
+      >>> compression = TopK(0.5)
+      >>> sent = compression.encode(tf.constant([1.0, -3.0]), [0, 0])
+      >>> compression.decode(sent, 2).numpy().tolist()
       [0.0, -3.0]
 
     Source: Stich et al., Sparsified SGD with Memory, NeurIPS 2018.
@@ -190,7 +190,7 @@ class TopK(Payload):
         return tf.scatter_nd(places[:, None], values, [size])
 
 
-PAYLOADS = {
+COMPRESSIONS = {
     "float32": Float32,
     "bfloat16": BFloat16,
     "int8": Int8,
@@ -198,16 +198,19 @@ PAYLOADS = {
 }
 
 
-def get(payload: str | Payload) -> Payload:
-    """Returns the payload of a name in `PAYLOADS`, or the one given.
+def get(compression: str | Compression) -> Compression:
+    """Returns the compression of a name in `COMPRESSIONS`, or the one given.
 
     Raises:
-      ValueError: for a name that is not in `PAYLOADS`.
+      ValueError: for a name that is not in `COMPRESSIONS`.
 
     Example:
       >>> get("topk")
       TopK(fraction=0.01)
     """
     return validate.part(
-        "payload", payload, PAYLOADS, "fda_tf.compression.Payload"
+        "compression",
+        compression,
+        COMPRESSIONS,
+        "fda_tf.compression.Compression",
     )

@@ -4,10 +4,10 @@ import tensorflow as tf
 
 from fda_tf import validate
 
-ACTS = ("drop", "clip")
+ACTIONS = ("drop", "clip")
 
 
-class Guard:
+class OutlierGuard:
     """Clips, or leaves out, a drift much longer than the others.
 
     A drift is too long when ||u_k|| > factor x median_j ||u_j||, or when it
@@ -26,30 +26,34 @@ class Guard:
 
     Args:
       factor: above 1.
-      act: one of `ACTS`.
+      action: one of `ACTIONS`.
 
     Raises:
       ValueError: for a factor that is not above 1, or an unknown act.
 
     Example:
       >>> norms = tf.constant([1.0, 2.0, 1.0, 90.0])
-      >>> scales, shares = Guard(factor=3.0, act="clip").judge(norms)
+      >>> scales, shares = OutlierGuard(factor=3.0, action="clip").judge(norms)
       >>> [round(float(s), 3) for s in scales]
       [1.0, 1.0, 1.0, 0.05]
-      >>> Guard(factor=3.0).judge(norms)[1].numpy().tolist()
+      >>> OutlierGuard(factor=3.0).judge(norms)[1].numpy().tolist()
       [1.0, 1.0, 1.0, 0.0]
     """
 
-    def __init__(self, factor: float = 3.0, act: str = "drop"):
-        self.factor = validate.real("Guard: factor", factor, 1.0, "above 1")
+    def __init__(self, factor: float = 3.0, action: str = "drop"):
+        self.factor = validate.real(
+            "OutlierGuard: factor", factor, 1.0, "above 1"
+        )
         if self.factor == 1:
             raise ValueError(
-                "Guard: factor=1: expected a number above 1; half of all "
+                "OutlierGuard: factor=1: expected a number above 1; half of all "
                 "workers would be too far off."
             )
-        if act not in ACTS:
-            raise ValueError(f"Guard: act={act!r}. Known: {', '.join(ACTS)}.")
-        self.act = act
+        if action not in ACTIONS:
+            raise ValueError(
+                f"OutlierGuard: action={act!r}. Known: {', '.join(ACTIONS)}."
+            )
+        self.action = action
 
     def judge(self, norms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns (what to multiply each drift by, its share in the mean).
@@ -65,11 +69,11 @@ class Guard:
         median = (ordered[(count - 1) // 2] + ordered[count // 2]) / 2
         limit = self.factor * median
         inside = norms <= limit
-        shares = tf.where(finite if self.act == "clip" else inside, 1.0, 0.0)
+        shares = tf.where(finite if self.action == "clip" else inside, 1.0, 0.0)
         shares = tf.where(finite, shares, 0.0)
         clipped = tf.where(inside, 1.0, tf.math.divide_no_nan(limit, norms))
-        scales = clipped if self.act == "clip" else tf.ones_like(norms)
+        scales = clipped if self.action == "clip" else tf.ones_like(norms)
         return scales, shares
 
     def __repr__(self) -> str:
-        return f"Guard(factor={self.factor}, act={self.act!r})"
+        return f"OutlierGuard(factor={self.factor}, action={self.act!r})"

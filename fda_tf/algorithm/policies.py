@@ -184,7 +184,7 @@ class CheckEvery:
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckWhenPossible:
+class AdaptiveChecks:
     """Checks when drifts that grow as until now can have reached theta.
 
     A drift ||u|| that grows at most in proportion to the steps t of a round
@@ -199,7 +199,7 @@ class CheckWhenPossible:
       limit: r, at least 1.
 
     Example:
-      >>> check = CheckWhenPossible(limit=10)
+      >>> check = AdaptiveChecks(limit=10)
       >>> step, norm, theta = tf.constant(4, tf.int64), 1.0, 4.0
       >>> int(check.next(step, norm, theta))
       8
@@ -215,7 +215,7 @@ class CheckWhenPossible:
         return self
 
     def __post_init__(self):
-        limit = validate.count("CheckWhenPossible: limit", self.limit, "steps")
+        limit = validate.count("AdaptiveChecks: limit", self.limit, "steps")
         object.__setattr__(self, "limit", limit)
 
     def next(self, interval, norm, theta):
@@ -239,7 +239,7 @@ class VarianceThreshold(Policy):
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
       cap: an `Every`: the longest interval without a synchronisation.
       check_every: steps from one check to the next, `CheckEvery(epochs=...)`
-        or `CheckWhenPossible`.
+        or `AdaptiveChecks`.
       overlap: whether the state of a step travels while the next one
         computes. The decision comes one step late, and then averages the
         models as they are. There is no cascade then, since what follows a
@@ -248,7 +248,7 @@ class VarianceThreshold(Policy):
     Raises:
       ValueError: for a theta that is negative or NaN, an unknown monitor, a
         cap that is no `Every`, an impossible `check_every`, or
-        `CheckWhenPossible` with what tells no norm in time.
+        `AdaptiveChecks` with what tells no norm in time.
 
     Example:
       >>> VarianceThreshold(theta=1.5, monitor="linear").monitor
@@ -260,7 +260,7 @@ class VarianceThreshold(Policy):
     theta: float | str | Schedule | thetas.ThetaSchedule
     monitor: str | monitors.Monitor = "sketch"
     cap: Every | None = None
-    check_every: "int | CheckEvery | CheckWhenPossible" = 1
+    check_every: "int | CheckEvery | AdaptiveChecks" = 1
     overlap: bool = False
 
     def __post_init__(self):
@@ -278,14 +278,14 @@ class VarianceThreshold(Policy):
                 f"theta={schedule} with monitor='max', which tells no variance "
                 "to learn from. Take another monitor, or give theta a number."
             )
-        if not isinstance(self.check_every, (CheckEvery, CheckWhenPossible)):
+        if not isinstance(self.check_every, (CheckEvery, AdaptiveChecks)):
             every = CheckEvery(self.check_every)
             object.__setattr__(self, "check_every", every)
         if not isinstance(self.overlap, bool):
             raise ValueError(
                 f"overlap={self.overlap!r}: expected True or False."
             )
-        possible = isinstance(self.check_every, CheckWhenPossible)
+        possible = isinstance(self.check_every, AdaptiveChecks)
         if possible and isinstance(self.monitor, monitors.MaxMonitor):
             raise ValueError(
                 f"{self.check_every} with monitor='max', which tells no norm "
@@ -294,7 +294,7 @@ class VarianceThreshold(Policy):
             )
         if self.overlap and possible:
             raise ValueError(
-                "overlap=True with CheckWhenPossible, which needs the norm of "
+                "overlap=True with AdaptiveChecks, which needs the norm of "
                 "this step before the next one is done. Give check_every=r, a "
                 "number of steps."
             )

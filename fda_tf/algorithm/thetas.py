@@ -234,7 +234,7 @@ class TargetBytes(TargetInterval):
         H = 8 K d / (bytes per step),  held by `TargetInterval`.
 
     The states that are sent to decide are not in the budget, as theta does
-    not change what a check costs; nor is what a payload saves.
+    not change what a check costs; nor is what a compression saves.
 
     Args:
       per_step: bytes that all workers together send in a step, in the mean,

@@ -34,7 +34,7 @@ class Saved(NamedTuple):
         return [self.arrays[name] for name in names]
 
 
-def newest(checkpoint: Checkpoint, replicas: Any) -> Saved | None:
+def newest(checkpoint: Checkpoint, process_group: Any) -> Saved | None:
     """Returns our part of the newest checkpoint that all have; all must ask.
 
     When the newest is of another number of workers, the part is made of
@@ -45,27 +45,29 @@ def newest(checkpoint: Checkpoint, replicas: Any) -> Saved | None:
 
     Args:
       checkpoint: where to look.
-      replicas: the workers that there are now.
+      process_group: the workers that there are now.
 
     Raises:
       ValueError: on every worker, when there is something, and none of it is
         a checkpoint that all workers can read; when none of the models of
         another number of workers is finite.
     """
-    me, count = replicas.index, replicas.count
-    step = _newest_sound(checkpoint, replicas)
-    found = _newest_of_others(checkpoint, replicas, step)
+    me, count = process_group.index, process_group.count
+    step = _newest_sound(checkpoint, process_group)
+    found = _newest_of_others(checkpoint, process_group, step)
     if found is None and step != NONE:
-        read = all_or_none(replicas, lambda: checkpoint.read(step, me, count))
+        read = all_or_none(
+            process_group, lambda: checkpoint.read(step, me, count)
+        )
         found = Saved(step, me, count, *read)
     if found is None:
-        _refuse_what_is_lost(checkpoint, replicas)
+        _refuse_what_is_lost(checkpoint, process_group)
     last = found.step if found else NONE
-    all_or_none(replicas, lambda: checkpoint.rewind(last, me, count))
+    all_or_none(process_group, lambda: checkpoint.rewind(last, me, count))
     return found
 
 
-def all_or_none(replicas: Any, function: Callable[[], Any]) -> Any:
+def all_or_none(process_group: Any, function: Callable[[], Any]) -> Any:
     """Returns what a function does; raises on all workers if on any.
 
     Raises:
@@ -76,10 +78,10 @@ def all_or_none(replicas: Any, function: Callable[[], Any]) -> Any:
         result = function()
     except (ValueError, OSError) as raised:
         error = raised  # the others wait: tell them first
-    failed = replicas.gather(np.int32(error is not None))
+    failed = process_group.gather(np.int32(error is not None))
     if not failed.any():
         return result
-    everyone = replicas.gather_json(str(error))
+    everyone = process_group.gather_json(str(error))
     first = everyone.index(str(error))
     if isinstance(error, OSError):
         words = f"The checkpoint cannot be used: {error}"
@@ -90,16 +92,16 @@ def all_or_none(replicas: Any, function: Callable[[], Any]) -> Any:
     raise known(ValueError(f"Worker {k}: {everyone[k]}"), shown_by=k)
 
 
-def _newest_sound(checkpoint: Checkpoint, replicas: Any) -> int:
+def _newest_sound(checkpoint: Checkpoint, process_group: Any) -> int:
     """Returns the newest step of which all K parts are sound, or NONE."""
-    mine = checkpoint.found(replicas.index, replicas.count)
+    mine = checkpoint.found(process_group.index, process_group.count)
     step = ENDLESS
     while True:
-        everyone = replicas.gather(np.int64(step))
+        everyone = process_group.gather(np.int64(step))
         low = everyone.min()
         if low < ENDLESS and (everyone == low).all():
             return int(low)
-        step = all_or_none(replicas, lambda: _at_most(mine, step, low))  # noqa: B023 - called at once
+        step = all_or_none(process_group, lambda: _at_most(mine, step, low))  # noqa: B023 - called at once
 
 
 def _at_most(mine: Iterator[tuple[int, int]], step: int, low: int) -> int:
@@ -110,13 +112,13 @@ def _at_most(mine: Iterator[tuple[int, int]], step: int, low: int) -> int:
 
 
 def _newest_of_others(
-    checkpoint: Checkpoint, replicas: Any, than: int
+    checkpoint: Checkpoint, process_group: Any, than: int
 ) -> Saved | None:
     """Returns a part made of the newest of other numbers of workers.
 
     Args:
       checkpoint: where to look.
-      replicas: the workers that there are now.
+      process_group: the workers that there are now.
       than: the step that it has to be newer than.
     """
 
@@ -125,16 +127,16 @@ def _newest_of_others(
             (step, workers)
             for step in checkpoint.steps()
             for workers in reversed(checkpoint.workers_of(step))
-            if workers != replicas.count and step > than
+            if workers != process_group.count and step > than
         ]
 
-    chiefs = replicas.gather_json(all_or_none(replicas, whole))[0]
+    chiefs = process_group.gather_json(all_or_none(process_group, whole))[0]
     for step, workers in chiefs:
         part = all_or_none(
-            replicas,
-            lambda: _merged(checkpoint, step, workers, replicas.index),  # noqa: B023 - called at once
+            process_group,
+            lambda: _merged(checkpoint, step, workers, process_group.index),  # noqa: B023 - called at once
         )
-        if replicas.gather(np.int32(part is not None)).all():
+        if process_group.gather(np.int32(part is not None)).all():
             return part
     return None
 
@@ -221,7 +223,7 @@ def _check_finite(
         )
 
 
-def _refuse_what_is_lost(checkpoint: Checkpoint, replicas: Any) -> None:
+def _refuse_what_is_lost(checkpoint: Checkpoint, process_group: Any) -> None:
     """Returns if there is nothing that a run would begin anew for.
 
     Workers that were killed while they wrote the very first checkpoint leave
@@ -236,20 +238,21 @@ def _refuse_what_is_lost(checkpoint: Checkpoint, replicas: Any) -> None:
             part for s in checkpoint.steps() for part in checkpoint.parts(s)
         ]
         ours = sum(
-            (part.worker, part.workers) == (replicas.index, replicas.count)
+            (part.worker, part.workers)
+            == (process_group.index, process_group.count)
             for part in parts
         )
-        others = {p.workers for p in parts if p.workers != replicas.count}
+        others = {p.workers for p in parts if p.workers != process_group.count}
         return {"ours": ours, "others": sorted(others)}
 
-    everyone = replicas.gather_json(all_or_none(replicas, count))
+    everyone = process_group.gather_json(all_or_none(process_group, count))
     ours = [seen["ours"] for seen in everyone]
     others = sorted({k for seen in everyone for k in seen["others"]})
     if others:
         raise ValueError(
             f"{checkpoint.directory} has parts of checkpoints of "
             f"{' and '.join(map(str, others))} workers, but no whole one that "
-            f"can be read from each of the {replicas.count} workers that there "
+            f"can be read from each of the {process_group.count} workers that there "
             "are now. Put the files of all workers into one folder that every "
             "worker sees; to begin anew, give an empty one."
         )

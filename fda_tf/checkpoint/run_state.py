@@ -37,7 +37,7 @@ class State:
     def __init__(
         self, loop: Loop, variables: Mapping[str, Sequence[tf.Variable]]
     ):
-        self.loop, self.replicas = loop, loop.workers.replicas
+        self.loop, self.process_group = loop, loop.workers.process_group
         self._variables = {
             f"{name}/{i}": variable
             for name, group in variables.items()
@@ -75,8 +75,8 @@ class State:
           ValueError: on every worker, when one has facts that JSON cannot
             hold, or an array of Python objects.
         """
-        step, replicas = int(self.loop.step), self.replicas
-        me, count = replicas.index, replicas.count
+        step, process_group = int(self.loop.step), self.process_group
+        me, count = process_group.index, process_group.count
         arrays = {n: np.asarray(v) for n, v in self._variables.items()}
         arrays |= {f"{HISTORY}{i}": a for i, a in enumerate(history)}
         facts = {**facts, latest.OURS: self._settings}
@@ -89,8 +89,8 @@ class State:
             except OSError as error:
                 return error
 
-        problem = latest.all_or_none(replicas, write)
-        all_have = not replicas.gather(np.int32(problem is not None)).any()
+        problem = latest.all_or_none(process_group, write)
+        all_have = not process_group.gather(np.int32(problem is not None)).any()
         try:
             if all_have:
                 self._whole = step
@@ -119,11 +119,11 @@ class State:
         Raises:
           ValueError: on every worker, for what is damaged or of another model.
         """
-        latest.all_or_none(self.replicas, checkpoint.prepare)
-        found = latest.newest(checkpoint, self.replicas)
+        latest.all_or_none(self.process_group, checkpoint.prepare)
+        found = latest.newest(checkpoint, self.process_group)
         if found is None:
             return None
-        latest.all_or_none(self.replicas, lambda: self.put_back(found))
+        latest.all_or_none(self.process_group, lambda: self.put_back(found))
         return found
 
     def put_back(self, found: Saved) -> None:
@@ -141,10 +141,12 @@ class State:
                 variable.assign(found.arrays[name])
         self.loop.hold()
         self.loop.workers.share_frozen()
-        if found.workers == self.replicas.count:
+        if found.workers == self.process_group.count:
             self._whole = found.step
             logging.log(
-                logging.WARNING if self.replicas.is_chief else logging.INFO,
+                logging.WARNING
+                if self.process_group.is_chief
+                else logging.INFO,
                 "Going on from the checkpoint of step %d.",
                 found.step,
             )
@@ -158,11 +160,11 @@ class State:
             raise ValueError(
                 f"The checkpoint of step {found.step} is of "
                 f"{_place(theirs, found.workers)}; expected one of "
-                f"{_place(ours, self.replicas.count)}. A simulation goes on "
+                f"{_place(ours, self.process_group.count)}. A simulation goes on "
                 "with the number of workers that it had: give their shards, "
                 "or another checkpoint directory."
             )
-        same_workers = found.workers == self.replicas.count
+        same_workers = found.workers == self.process_group.count
         unlike = _unlike_variables(self._variables, found.arrays, same_workers)
         unlike = unlike or _unlike_settings(ours, theirs, same_workers)
         if unlike:
@@ -175,7 +177,7 @@ class State:
 
     def _begin_round(self, found: Saved) -> None:
         """Begins a round from the average of another number of workers."""
-        loop, replicas = self.loop, self.replicas
+        loop, process_group = self.loop, self.process_group
         old = tuple(bucket.read_value() for bucket in loop.w0)
         average = loop.workers.snapshot()
         weights = loop.workers.worker.constrain(average.weights)
@@ -184,9 +186,9 @@ class State:
         if loop.monitor is not None:
             loop.monitor.synchronised(tuple(loop.w0), old)
         # A worker that was not there has random states of its own, too.
-        loop.workers.take_seeds(replicas.index - found.worker)
+        loop.workers.take_seeds(process_group.index - found.worker)
         logging.log(
-            logging.WARNING if replicas.is_chief else logging.INFO,
+            logging.WARNING if process_group.is_chief else logging.INFO,
             "The checkpoint of step %d is of %d workers; there are %d now. All "
             "begin a new round from the average of those models. Each takes "
             "the optimizer of one of those workers, in turn, and, unless it "
@@ -194,7 +196,7 @@ class State:
             "takes is lost.",
             found.step,
             found.workers,
-            replicas.count,
+            process_group.count,
         )
 
 
@@ -206,7 +208,7 @@ def _settings(loop: Loop) -> dict[str, Any]:
         sync=loop.sync,
         server=loop.server,
         average_statistics=loop.exchange.average_statistics,
-        payload=loop.exchange.payload,
+        compression=loop.exchange.compression,
         guard=loop.exchange.guard,
         **workers.settings(),
     )
@@ -218,7 +220,7 @@ def _settings(loop: Loop) -> dict[str, Any]:
         f"data's {name}": getattr(workers.source, name, None)
         for name in ("batch_size", "sampling", "seed")
     }
-    alone = workers.clients == workers.replicas.count
+    alone = workers.clients == workers.process_group.count
     simulated = 0 if alone else workers.clients
     marked = {str(i): rule for i, rule in workers.worker.marked.items()}
     own = {"simulated": simulated, "marked": marked}

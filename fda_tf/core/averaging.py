@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from fda_tf.algorithm import compression
-from fda_tf.algorithm.guard import Guard
+from fda_tf.algorithm.guard import OutlierGuard
 from fda_tf.tensors import vectors
 from fda_tf.tensors.vectors import Vector
 from fda_tf.workers import variable_groups
@@ -16,12 +16,14 @@ from fda_tf.workers.local_model import Snapshot
 class Sent(NamedTuple):
     """What one worker sends."""
 
-    parts: list[list[tf.Tensor]]  # for each bucket, what the payload made of it
+    parts: list[
+        list[tf.Tensor]
+    ]  # for each bucket, what the compression made of it
     residual: Vector  # what it left out; empty if that is not kept
 
 
 class Exchange:
-    """The mean of the workers' models, as a payload and a guard let it be.
+    """The mean of the workers' models, as a compression and a guard let it be.
 
     Plain models, and that of one worker alone, are averaged as they are. Else
     it is their drifts that travel, and the mean model is
@@ -30,14 +32,14 @@ class Exchange:
 
     with the guard's factors c_k and shares s_k, and e_k what error feedback
     has left out until now. For evaluation, `average` is the mean of whole
-    models with the same factors and shares, and has no payload.
+    models with the same factors and shares, and has no compression.
 
     Args:
       workers: the K workers.
       w0: the variables that hold the last synchronised model.
       statistics: "average", or "local" ones that do not travel.
-      payload: what travels: a name in `fda_tf.PAYLOADS`, or a `Payload`.
-      guard: a `Guard`, or None.
+      compression: what travels: a name in `fda_tf.COMPRESSIONS`, or a `Compression`.
+      guard: a `OutlierGuard`, or None.
     """
 
     def __init__(
@@ -45,16 +47,16 @@ class Exchange:
         workers: Workers,
         w0: list[tf.Variable],
         statistics: str = "average",
-        payload: str | compression.Payload = "float32",
-        guard: Guard | None = None,
+        compression: str | compression.Compression = "float32",
+        guard: OutlierGuard | None = None,
     ):
         self.workers, self._w0 = workers, w0
-        self.payload, self.guard = compression.get(payload), guard
+        self.compression, self.guard = compression.get(compression), guard
         self.average_statistics = statistics == "average"
-        plain = guard is None and type(self.payload) is compression.Float32
+        plain = guard is None and type(self.compression) is compression.Float32
         # Alone nothing travels, and nothing is left out.
         self._as_they_are = plain or workers.count == 1
-        if self.payload.feedback and workers.count > 1:
+        if self.compression.feedback and workers.count > 1:
             workers.keep_residuals()
 
     def mean(self, step: tf.Tensor) -> Snapshot:
@@ -73,7 +75,7 @@ class Exchange:
             return self._send(k, snapshot, step, scales)
 
         drift = self.workers.mean_sent(
-            send, self._read, shares, self.payload.summable
+            send, self._read, shares, self.compression.summable
         )
         weights = tuple(w + u for w, u in zip(self._w0, drift, strict=True))
         if not self.average_statistics or not self.workers.has_statistics:
@@ -158,17 +160,17 @@ class Exchange:
         for i, bucket in enumerate(drift):
             number = tf.cast(k, tf.int32) * len(drift) + i
             seed = tf.stack([tf.cast(step, tf.int32), number])
-            sent = self.payload.encode(bucket, seed)
+            sent = self.compression.encode(bucket, seed)
             # Rounded to whole numbers, NaN would be lost.
             parts.append([_or_nan(finite, part) for part in sent])
             if snapshot.residual:
                 size = bucket.shape[0]
-                residual.append(bucket - self.payload.decode(sent, size))
+                residual.append(bucket - self.compression.decode(sent, size))
         return Sent(parts, tuple(residual))
 
     def _read(self, parts: list[list[tf.Tensor]]) -> list[tf.Tensor]:
         return [
-            self.payload.decode(sent, bucket.shape[0])
+            self.compression.decode(sent, bucket.shape[0])
             for sent, bucket in zip(parts, self._w0, strict=True)
         ]
 

@@ -50,7 +50,7 @@ class Loop:
       server: how the average is applied: `Average` or `ServerOptimizer`.
       epoch: the steps of a global epoch, if known.
       **exchange: what travels at a synchronisation: `Exchange`'s statistics,
-        payload and guard.
+        compression and guard.
     """
 
     def __init__(
@@ -414,7 +414,7 @@ class Loop:
             return (
                 "nobody is left to average: the guard has dropped all who did "
                 "not miss the synchronisation; all workers stop. Give the "
-                "guard a larger factor, or act='clip', or lower miss=."
+                "guard a larger factor, or action='clip', or lower straggler_rate=."
             )
         return (
             "the average of the models is NaN or infinite, though no worker's "

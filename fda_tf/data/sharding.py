@@ -10,7 +10,8 @@ from fda_tf import validate
 from fda_tf.data import arrays, pieces, shard_dataset
 from fda_tf.data.digests import digest
 from fda_tf.data.shard_dataset import Shard, shard_of
-from fda_tf.processes import agreement, process_group
+from fda_tf.processes import agreement
+from fda_tf.processes.process_group import ProcessGroup, current_process_group
 
 WHOSE = "The data given to shard"
 ADVICE = (
@@ -191,7 +192,7 @@ def shard(
     validation_split: float | None = None,
     steps_per_epoch: int | None = None,
     shuffle_buffer: int = 10_000,
-    replicas: process_group.Replicas | None = None,
+    process_group: ProcessGroup | None = None,
 ) -> Shard | tuple[Shard, Any]:
     """Returns this worker's part of the data, shuffled, for `model.fit`.
 
@@ -233,7 +234,7 @@ def shard(
             before anything is shuffled, as `fit` does.
         steps_per_epoch: steps, if not n / (B K) rounded up.
         shuffle_buffer: samples that are shuffled at a time, of a dataset.
-        replicas: the workers; by default those that `connect()` joined.
+        process_group: the workers; by default those that `connect()` joined.
 
     Returns:
         A dataset whose every iteration is one epoch. With `validation_split`,
@@ -263,7 +264,9 @@ def shard(
         (2, (array([4, 5]), array([0, 1])))
     """
     shard_dataset.do_not_warn(Shard)
-    replicas = process_group.current() if replicas is None else replicas
+    process_group = (
+        current_process_group() if process_group is None else process_group
+    )
     settings = {
         "batch_size": batch_size,
         "seed": seed,
@@ -273,23 +276,25 @@ def shard(
         "steps_per_epoch": steps_per_epoch,
         "shuffle_buffer": shuffle_buffer,
     }
-    with replicas.lost_worker_in_words():
+    with process_group.lost_worker_in_words():
         try:
             given = _read(data, **settings)
         except Exception as error:  # the other workers must hear of it
-            agreement.tell(replicas, error)
+            agreement.tell(process_group, error)
             raise
-        _compare(given, replicas, settings)
+        _compare(given, process_group, settings)
         own, total = given.own, None
         if mine:
-            sizes = replicas.gather(np.int64(given.samples or 0))
+            sizes = process_group.gather(np.int64(given.samples or 0))
             total = int(sizes.sum()) if sizes.all() else None
         else:
-            own, total = given.part(replicas.index, replicas.count, seed, equal)
-    at_once = (batch_size or 1) * replicas.count
+            own, total = given.part(
+                process_group.index, process_group.count, seed, equal
+            )
+    at_once = (batch_size or 1) * process_group.count
     steps = steps_per_epoch or _steps(total, at_once)
     made = shard_of(
-        own, batch_size, seed, replicas.index, steps, shuffle_buffer
+        own, batch_size, seed, process_group.index, steps, shuffle_buffer
     )
     return made if validation_split is None else (made, given.validation)
 

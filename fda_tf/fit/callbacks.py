@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from fda_tf import tf_internals
 from fda_tf.algorithm import compression, thetas
-from fda_tf.algorithm.guard import Guard
+from fda_tf.algorithm.guard import OutlierGuard
 from fda_tf.algorithm.monitors import Monitor
 from fda_tf.algorithm.optimizers import Average
 from fda_tf.algorithm.policies import (
+    AdaptiveChecks,
     CheckEvery,
-    CheckWhenPossible,
     Every,
     Schedule,
     VarianceThreshold,
@@ -22,7 +22,7 @@ from fda_tf.fit.compiled_steps import Made
 from fda_tf.fit.keras_hooks import FitCallback, put_first
 from fda_tf.fit.session import Fit
 from fda_tf.fit.validation import VALIDATIONS
-from fda_tf.processes import process_group
+from fda_tf.processes.process_group import ProcessGroup, current_process_group
 from fda_tf.run import plan
 
 
@@ -62,16 +62,16 @@ class Averaging(FitCallback):
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
-      payload: what travels at a synchronisation: a name in
-        `fda_tf.PAYLOADS`, or a `fda_tf.compression.Payload`.
-      guard: a `fda_tf.Guard` against a worker that is far off, or None.
+      compression: what travels at a synchronisation: a name in
+        `fda_tf.COMPRESSIONS`, or a `fda_tf.compression.Compression`.
+      guard: a `fda_tf.OutlierGuard` against a worker that is far off, or None.
       checkpoint: a `fda_tf.Checkpoint`: the next `fit` in its directory goes
         on where this one was stopped, and SIGTERM stops it in good order.
       validation: "shared": validation data that are the same on all workers
         are shared out, and each evaluates 1 / K of the batches; or "whole":
         each evaluates all of them. Data that differ are each worker's own,
         whole in both cases, and count together.
-      replicas: what `fda_tf.connect()` returned.
+      process_group: what `fda_tf.connect()` returned.
 
     Attributes:
       syncs: a dict for each synchronisation: step, cause ("threshold",
@@ -108,20 +108,20 @@ class Averaging(FitCallback):
         server: Any = None,
         *,
         statistics: str = "average",
-        payload: str | compression.Payload = "float32",
-        guard: Guard | None = None,
+        compression: str | compression.Compression = "float32",
+        guard: OutlierGuard | None = None,
         checkpoint: Checkpoint | None = None,
         validation: str = "shared",
-        replicas: process_group.Replicas | None = None,
+        process_group: ProcessGroup | None = None,
     ):
         super().__init__()
-        self.replicas = (
-            process_group.current() if replicas is None else replicas
+        self.process_group = (
+            current_process_group() if process_group is None else process_group
         )
         self.sync, self.statistics = sync, statistics
         self.server = Average() if server is None else server
         plan.check_parts(sync, self.server, statistics, checkpoint)
-        self.payload = plan.check_exchange(payload, guard)
+        self.compression = plan.check_exchange(compression, guard)
         self.guard = guard
         self.checkpoint = checkpoint
         if validation not in VALIDATIONS:
@@ -133,7 +133,7 @@ class Averaging(FitCallback):
         self.variance: list[float] = []
         self.made: Made | None = None
         self._fit: Fit | None = None
-        _shuffle_apart(self.replicas)
+        _shuffle_apart(self.process_group)
 
     def averaged_weights(self) -> list[np.ndarray]:
         """Returns the average as `model.set_weights` takes it.
@@ -212,7 +212,7 @@ class FDA(Averaging):
       cap: the longest interval without a synchronisation; by default one
         epoch, and none for "auto" and other goals of `fda_tf.thetas`, which
         have a limit of their own. None for no limit.
-      check_every: steps from one check to the next, or `CheckWhenPossible`.
+      check_every: steps from one check to the next, or `AdaptiveChecks`.
       overlap: whether a state travels while the next step computes.
       **options: the other arguments of `Averaging`.
 
@@ -235,7 +235,7 @@ class FDA(Averaging):
         monitor: str | Monitor = "sketch",
         *,
         cap: Every | None = _ONE_EPOCH,
-        check_every: int | CheckEvery | CheckWhenPossible = 1,
+        check_every: int | CheckEvery | AdaptiveChecks = 1,
         overlap: bool = False,
         **options: Any,
     ):
@@ -245,11 +245,11 @@ class FDA(Averaging):
         super().__init__(sync, **options)
 
 
-def _shuffle_apart(replicas: process_group.Replicas) -> None:
+def _shuffle_apart(process_group: ProcessGroup) -> None:
     """Gives each worker its own global seed, if the script has set one.
 
     Keras' shuffles of arrays come from it, before any callback is called.
     """
     seed = tf_internals.global_seed()
-    if replicas.index and seed is not None:
-        tf.random.set_seed((seed + replicas.index * 0x9E3779B1) % 2**31)
+    if process_group.index and seed is not None:
+        tf.random.set_seed((seed + process_group.index * 0x9E3779B1) % 2**31)

@@ -133,7 +133,7 @@ def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
     kept = _kept(callback, made_for)
     ours = settings(
         *(callback.sync, callback.server, callback.statistics),
-        *(callback.payload, callback.guard, callback.checkpoint),
+        *(callback.compression, callback.guard, callback.checkpoint),
     )
     _, spec, steps = made_for
     cap = _own_cap(callback.sync, steps)
@@ -148,9 +148,9 @@ def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
     samples = tf.Variable(tf.zeros([2]), trainable=False, name="samples")
     compiled = compile_steps(trainer, samples)
     metrics = None
-    if callback.replicas.count > 1:
+    if callback.process_group.count > 1:
         logs = trainer.worker.logs
-        metrics = Metrics(callback.model, spec, logs, callback.replicas)
+        metrics = Metrics(callback.model, spec, logs, callback.process_group)
     made = Made(
         *(made_for, ours, spec, cap, trainer, compiled, metrics, samples),
         owner,
@@ -171,7 +171,9 @@ def _kept(callback: Any, made_for: tuple) -> Made | None:
         return None
     if trainer.model is not callback.model:
         return None  # but one that it is a copy of
-    same_job = trainer.replicas.addresses == callback.replicas.addresses
+    same_job = (
+        trainer.process_group.addresses == callback.process_group.addresses
+    )
     return kept if same_job else None
 
 
@@ -210,10 +212,10 @@ def _trainer(
         sync=dataclasses.replace(sync, cap=None) if cap else sync,
         server=callback.server,
         statistics=callback.statistics,
-        payload=callback.payload,
+        compression=callback.compression,
         guard=callback.guard,
-        epoch_steps=steps,
-        replicas=callback.replicas,
+        steps_per_epoch=steps,
+        process_group=callback.process_group,
         worker=worker,
         cap_in_epochs=cap,
         checkpoint=checkpoint and checkpoint.every,
@@ -304,14 +306,14 @@ class Execution:
 
     def _call(self, steps: int, batch: Any, more: bool) -> tuple[Done, Any]:
         """Returns what was done, and the batch that is next."""
-        replicas, first = self._trainer.replicas, 0
+        process_group, first = self._trainer.process_group, 0
         if self._failed:  # the others are still in that call
             call, self._failed = self._failed, None
-            replicas.number_from(call.numbering)
+            process_group.number_from(call.numbering)
             first = int(self._trainer.loop.step) - call.step
             steps = call.steps
         else:
-            self._failed = Call(replicas.numbering(), self.step, steps)
+            self._failed = Call(process_group.numbering(), self.step, steps)
         logs, batch, trace, did, *now = self._trainer.loop.call(
             self._compiled,
             self._iterator,

@@ -67,9 +67,9 @@ class Steps:
         if self._made.metrics:
             self._made.metrics.begin(within=progress.done > 0)
         if not self._execution.begin_epoch(iterator, ours):
-            worker = self._meetings.replicas.index
+            worker = self._meetings.process_group.index
             raise no_batch(worker, progress.epoch)
-        if self._meetings.replicas.count > 1 and shard is None:
+        if self._meetings.process_group.count > 1 and shard is None:
             self.first_batch = self.first_batch or self._execution.digest()
 
     def execute(self) -> bool:
@@ -118,7 +118,7 @@ class Steps:
             try:
                 self._loop.raise_bad_drift()
             except FloatingPointError as error:
-                if self._meetings.replicas.is_chief:
+                if self._meetings.process_group.is_chief:
                     logging.warning("TerminateOnNaN: %s", error)
         progress.diverged = progress.over = self._model.stop_training = True
 

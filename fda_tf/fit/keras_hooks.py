@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from fda_tf import keras_internals
-from fda_tf.processes import process_group
+from fda_tf.processes.process_group import ProcessGroup, current_process_group
 
 Callback = keras.callbacks.Callback
 
@@ -30,7 +30,7 @@ CHIEF_ONLY = tuple(
 
 
 def on_chief(
-    callback: Callback, replicas: process_group.Replicas | None = None
+    callback: Callback, process_group: ProcessGroup | None = None
 ) -> Callback:
     """Returns the callback on worker 0, and one that does nothing elsewhere.
 
@@ -39,7 +39,7 @@ def on_chief(
 
     Args:
       callback: any `keras.callbacks.Callback`.
-      replicas: what `fda_tf.connect()` returned.
+      process_group: what `fda_tf.connect()` returned.
 
     Raises:
       ValueError: for what is no callback.
@@ -53,8 +53,10 @@ def on_chief(
             f"on_chief received {callback!r}; expected a "
             "keras.callbacks.Callback. LambdaCallback makes one of a function."
         )
-    replicas = process_group.current() if replicas is None else replicas
-    return callback if replicas.is_chief else Callback()
+    process_group = (
+        current_process_group() if process_group is None else process_group
+    )
+    return callback if process_group.is_chief else Callback()
 
 
 def put_first(callback: Callback) -> None:
@@ -79,7 +81,7 @@ class Arranged:
       first: ours, which is in the list that Keras is going through.
       last: what comes last.
       telling: makes the context in which the others are called.
-      replicas: the processes of the job.
+      process_group: the processes of the job.
 
     Raises:
       ValueError: for callbacks that cannot work beside ours.
@@ -90,16 +92,16 @@ class Arranged:
         first: Callback,
         last: Callback,
         telling: Callable[[], contextlib.AbstractContextManager],
-        replicas: process_group.Replicas,
+        process_group: ProcessGroup,
     ):
         self._list = _list_with(first)
         self._original = list(self._list)
         others = [c for c in self._list if c is not first]
         _refuse(others, type(first))
-        if replicas.count > 1:
+        if process_group.count > 1:
             _refuse_within_epochs(others)
         self.others = [
-            on_chief(c, replicas) if isinstance(c, CHIEF_ONLY) else c
+            on_chief(c, process_group) if isinstance(c, CHIEF_ONLY) else c
             for c in others
         ]
         # Keras is at our place: what it has called moves one up, what it has
@@ -239,7 +241,7 @@ class Replaced:
     def __init__(self, fit: Any):
         self._fit, self._model = fit, fit.model
         self._arranged = Arranged(
-            fit.callback, Last(fit), fit.calling, fit.replicas
+            fit.callback, Last(fit), fit.calling, fit.process_group
         )
         model = fit.model
         self.train_function = model.train_function

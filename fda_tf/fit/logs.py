@@ -61,7 +61,11 @@ class Points:
 
 
 def reduce(
-    logs: Any, origins: Sequence, metrics: Metrics, share: Share, replicas: Any
+    logs: Any,
+    origins: Sequence,
+    metrics: Metrics,
+    share: Share,
+    process_group: Any,
 ) -> Any:
     """Returns the logs of the last step, equal on all workers; all must ask.
 
@@ -75,13 +79,13 @@ def reduce(
       origins: whose result each of the logs is; as in `Recorded`.
       metrics: of the model, reduced already.
       share: what this worker's last step counts for.
-      replicas: the processes of the job.
+      process_group: the processes of the job.
     """
     leaves = tf.nest.flatten(logs)
     if len(origins) != len(leaves):
         origins = [None] * len(leaves)
     others = [i for i, origin in enumerate(origins) if origin is None]
-    together = _together([leaves[i] for i in others], share, replicas)
+    together = _together([leaves[i] for i in others], share, process_group)
     for i, value in zip(others, together, strict=True):
         leaves[i] = value
     for i, origin in enumerate(origins):
@@ -90,11 +94,11 @@ def reduce(
     return tf.nest.pack_sequence_as(logs, leaves)
 
 
-def _together(leaves: list, share: Share, replicas: Any) -> list:
+def _together(leaves: list, share: Share, process_group: Any) -> list:
     """Returns the leaves, each as the mean or as one worker has it."""
     values = [_array(leaf) for leaf in leaves]
     forms = [None if v is None else [v.dtype.name, *v.shape] for v in values]
-    everyone = replicas.gather_json({"forms": forms, "weight": share.last})
+    everyone = process_group.gather_json({"forms": forms, "weight": share.last})
     places = range(len(leaves))
     means = [
         i
@@ -103,12 +107,14 @@ def _together(leaves: list, share: Share, replicas: Any) -> list:
     ]
     weights = np.array([each["weight"] for each in everyone])
     weights = weights if weights.any() else np.ones_like(weights)
-    _put_means(leaves, {i: values[i] for i in means}, weights, replicas)
+    _put_means(leaves, {i: values[i] for i in means}, weights, process_group)
     rest = [i for i in places if i not in means]
     if rest:
         k = int(weights.argmax())
-        own = [_to_json(leaves[i]) for i in rest if replicas.index == k]
-        for i, value in zip(rest, replicas.gather_json(own)[k], strict=True):
+        own = [_to_json(leaves[i]) for i in rest if process_group.index == k]
+        for i, value in zip(
+            rest, process_group.gather_json(own)[k], strict=True
+        ):
             leaves[i] = _from_json(value)
     return leaves
 
@@ -117,13 +123,13 @@ def _put_means(
     leaves: list,
     values: dict[int, np.ndarray],
     weights: np.ndarray,
-    replicas: Any,
+    process_group: Any,
 ) -> None:
     """Puts the means of what all have into the places of `values`."""
     flat = [np.ravel(value).astype(np.float64) for value in values.values()]
     if not flat:
         return
-    rows = replicas.gather(np.concatenate(flat))
+    rows = process_group.gather(np.concatenate(flat))
     mean = np.average(rows[weights > 0], 0, weights[weights > 0])
     ends = np.cumsum([len(each) for each in flat])[:-1]
     for i, part in zip(values, np.split(mean, ends), strict=True):

@@ -128,7 +128,7 @@ class Metrics:
       model: compiled and built.
       spec: of the batches.
       logs: the specs of what `train_step` returns.
-      replicas: the processes of the job.
+      process_group: the processes of the job.
 
     Attributes:
       training: what `train_step` does with them, where that is not plain.
@@ -137,8 +137,8 @@ class Metrics:
       ValueError: for a metric that cannot be reduced, by its name.
     """
 
-    def __init__(self, model: Any, spec: Any, logs: Any, replicas: Any):
-        self._model, self._replicas = model, replicas
+    def __init__(self, model: Any, spec: Any, logs: Any, process_group: Any):
+        self._model, self._replicas = model, process_group
         self._metrics = metric_kinds.find(model)
         self._kinds: dict[int, str] = {}  # by id of the variable
         self._unknown: dict[int, keras.metrics.Metric] = {}  # by place

@@ -99,7 +99,7 @@ class Resuming:
 
     Args:
       checkpoint: the callback's, or None.
-      replicas: the processes of the job.
+      process_group: the processes of the job.
       progress: of the fit.
       record: of the fit.
     """
@@ -107,11 +107,11 @@ class Resuming:
     def __init__(
         self,
         checkpoint: Checkpoint | None,
-        replicas: Any,
+        process_group: Any,
         progress: Progress,
         record: Record,
     ):
-        self.checkpoint, self._replicas = checkpoint, replicas
+        self.checkpoint, self._replicas = checkpoint, process_group
         self._progress, self._record = progress, record
         self._preemption = Preemption(self._call_meeting)
         self._trainer: Trainer | None = None

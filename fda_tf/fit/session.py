@@ -53,14 +53,17 @@ class Fit:
 
     def __init__(self, callback: Any):
         self.callback, self.model = callback, callback.model
-        self.replicas = callback.replicas
+        self.process_group = callback.process_group
         self.in_callback = False
-        self._meetings = Meetings(self.replicas)
+        self._meetings = Meetings(self.process_group)
         self.validation = Validation(callback.validation, self._meetings)
         self._progress = Progress()
         self._record = Record(callback)
         self._resuming = Resuming(
-            callback.checkpoint, self.replicas, self._progress, self._record
+            callback.checkpoint,
+            self.process_group,
+            self._progress,
+            self._record,
         )
         self._keras: Replaced | None = None
         # Made when the form of the data is known, before the first step.
@@ -106,9 +109,9 @@ class Fit:
             progress.batches = min(known, default=None)
             self._resuming.find()
             self._keras.begin_at(self._resuming.first_epoch(epochs))
-            shown = self.replicas.is_chief and params.get("verbose")
-            if shown and self.replicas.count > 1:
-                self._record.announce(self.replicas.count)
+            shown = self.process_group.is_chief and params.get("verbose")
+            if shown and self.process_group.count > 1:
+                self._record.announce(self.process_group.count)
 
     def all_have_begun(self) -> None:
         """Gives the other callbacks back what they knew."""
@@ -147,9 +150,9 @@ class Fit:
         )
         self._resuming.restore(made.trainer)
         self._record.begin(made.trainer)
-        own = arrays_digest(self.replicas)
+        own = arrays_digest(self.process_group)
         everyone = self._meetings.meet("the first step", data=own)
-        warn_if_whole(self.replicas, [news["data"] for news in everyone])
+        warn_if_whole(self.process_group, [news["data"] for news in everyone])
         self._made, self._lent = made, Lent(made.trainer)
         self._steps = Steps(
             self.model,
@@ -226,7 +229,7 @@ class Fit:
             steps=self._keras_steps(),
             data=self._steps.first_batch,
         )
-        warn_if_whole(self.replicas, [news["data"] for news in everyone])
+        warn_if_whole(self.process_group, [news["data"] for news in everyone])
         trainer.home.end_meeting()
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)
@@ -256,7 +259,7 @@ class Fit:
         self, logs: Any, share: Share, origins: list | None = None
     ) -> Any:
         """Returns the logs of all workers together, equal on all of them."""
-        if self.replicas.count == 1:
+        if self.process_group.count == 1:
             return self._keras.logs(logs)
         metrics = self._made.metrics
         metrics.reduce(share)
@@ -265,7 +268,7 @@ class Fit:
             return result
         origins = metrics.training.origins if origins is None else origins
         return log_reduction.reduce(
-            logs, origins, metrics, share, self.replicas
+            logs, origins, metrics, share, self.process_group
         )
 
     def evaluate(self, *args: Any, **data: Any) -> Any:
@@ -378,7 +381,7 @@ class Fit:
     def telling(self) -> Iterator[None]:
         """Tells the other workers of an exception, where they will hear it."""
         try:
-            with self.replicas.lost_worker_in_words():
+            with self.process_group.lost_worker_in_words():
                 try:
                     yield
                 except (Exception, SystemExit) as error:
@@ -393,7 +396,7 @@ class Fit:
         well = isinstance(error, SystemExit) and not error.code
         if well or self._meetings.settled:
             return
-        if self.replicas.count == 1 or self.replicas.is_forked:
+        if self.process_group.count == 1 or self.process_group.is_forked:
             return
         if self._steps is not None and self._progress.in_steps:
             # What else goes wrong is not to hide what did first.

@@ -14,10 +14,10 @@ from absl import logging
 from fda_tf.data import arrays
 from fda_tf.data.digests import digest
 from fda_tf.fit.keras_hooks import FitCallback, find, fit_variables
-from fda_tf.processes import process_group
+from fda_tf.processes.process_group import when_connected
 
 
-def watch_callbacks(replicas: Any) -> None:
+def watch_callbacks(process_group: Any) -> None:
     """Warns in every fit from now on that has no callback of ours.
 
     Keras calls nothing of ours in such a fit, so this wraps the one public
@@ -25,19 +25,21 @@ def watch_callbacks(replicas: Any) -> None:
     a `Trainer` and no `keras.Model`.
 
     Args:
-      replicas: the processes of the job.
+      process_group: the processes of the job.
     """
-    if replicas.count > 1:
+    if process_group.count > 1:
         method = keras.callbacks.CallbackList.on_train_begin
-        keras.callbacks.CallbackList.on_train_begin = _warning(method, replicas)
+        keras.callbacks.CallbackList.on_train_begin = _warning(
+            method, process_group
+        )
 
 
-def _warning(method: Any, replicas: Any) -> Any:
+def _warning(method: Any, process_group: Any) -> Any:
     @functools.wraps(method)
     def on_train_begin(self, logs=None):
         # A loop of one's own may call it as well, and not be a fit.
         ours = find(self.callbacks, FitCallback)
-        if replicas.is_chief and not ours and fit_variables():
+        if process_group.is_chief and not ours and fit_variables():
             logging.warning(
                 "This model.fit has no callback of fda_tf's: it trains on "
                 "each worker alone, and nothing is averaged. Give it "
@@ -49,16 +51,16 @@ def _warning(method: Any, replicas: Any) -> Any:
     return on_train_begin
 
 
-def arrays_digest(replicas: Any) -> str | None:
+def arrays_digest(process_group: Any) -> str | None:
     """Returns a digest of the arrays that the fit which calls us was given.
 
     Args:
-      replicas: the processes of the job.
+      process_group: the processes of the job.
 
     Returns:
       None, if it was not given arrays, or nobody is there to compare them.
     """
-    if replicas.count == 1:
+    if process_group.count == 1:
         return None
     given = fit_variables()
     try:
@@ -68,24 +70,24 @@ def arrays_digest(replicas: Any) -> str | None:
         return None
 
 
-def warn_if_whole(replicas: Any, digests: Sequence[str | None]) -> None:
+def warn_if_whole(process_group: Any, digests: Sequence[str | None]) -> None:
     """Warns on the chief, once, if all workers were given the same data.
 
     Args:
-      replicas: the processes of the job.
+      process_group: the processes of the job.
       digests: of each worker's data; None for what needs no warning.
     """
     same = digests[0] is not None and len(set(digests)) == 1
-    if same and replicas.count > 1 and replicas.is_chief:
+    if same and process_group.count > 1 and process_group.is_chief:
         logging.log_first_n(
             logging.WARNING,
             "All %d workers were given the same data, and each goes through "
             "all of them: they are no faster than one. Give fit each worker's "
             "part: fda_tf.shard((x, y), batch_size=32) in the place of x, y "
-            "and batch_size, or dataset.shard(replicas.count, replicas.index).",
+            "and batch_size, or dataset.shard(process_group.count, process_group.index).",
             1,
-            replicas.count,
+            process_group.count,
         )
 
 
-process_group.when_connected(watch_callbacks)
+when_connected(watch_callbacks)

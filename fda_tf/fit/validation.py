@@ -104,7 +104,7 @@ class Validation:
             news["form"] = str(read.spec)
         shared = self._how == "shared" and divisible
         everyone = self._meetings.meet(self._place, shared=shared, **news)
-        k, chief = self._meetings.replicas.index, everyone[0]
+        k, chief = self._meetings.process_group.index, everyone[0]
         if chief["set"] is None or _differ(everyone, "set"):
             if read is None:
                 return {}
@@ -122,7 +122,7 @@ class Validation:
 
     def _warn(self, data: Any) -> None:
         """Says of data that can be read but once how they count."""
-        if self._meetings.replicas.is_chief:
+        if self._meetings.process_group.is_chief:
             logging.warning(
                 "validation_data of type %s cannot be compared with those of "
                 "the other workers: each evaluates its own, and all count. "

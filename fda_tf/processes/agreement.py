@@ -60,12 +60,12 @@ def text(thing: Any) -> str:
 
 
 def agree_on(
-    replicas: Any, settings: dict[str, Any], advice: str = SAME_SETTINGS
+    process_group: Any, settings: dict[str, Any], advice: str = SAME_SETTINGS
 ) -> None:
     """Returns when all workers have equal settings.
 
     Args:
-      replicas: a `fda_tf.Replicas`.
+      process_group: a `fda_tf.ProcessGroup`.
       settings: ours, by name, as `describe` gives them.
       advice: what to do about one that differs, a sentence.
 
@@ -73,7 +73,7 @@ def agree_on(
       ValueError: on every worker, for a setting that differs; on every other
         worker, if one has told of an error.
     """
-    everyone = replicas.gather_json(settings)
+    everyone = process_group.gather_json(settings)
     for k, other in enumerate(everyone):
         if "error" in other:
             error = ValueError(f"Worker {k} cannot start: {other['error']}")
@@ -123,11 +123,11 @@ def _advice(name: str) -> str:
         " What a layer learns by adapt(), and any array that the model, its "
         "loss or its train_step is given, must be the same: adapt on the "
         "whole data, or on the chief and send it to the others, such as "
-        "layer.set_vocabulary(replicas.gather_json(words)[0])."
+        "layer.set_vocabulary(process_group.gather_json(words)[0])."
     )
 
 
-def tell(replicas: Any, error: BaseException) -> None:
+def tell(process_group: Any, error: BaseException) -> None:
     """Tells the others, where they meet next, of an error that ends all.
 
     Of those that fail of the same, the first shows where it was.
@@ -135,7 +135,7 @@ def tell(replicas: Any, error: BaseException) -> None:
     ours = {"error": in_brief(error)}
     # Where the exchange fails too, our own error says more than its.
     with contextlib.suppress(tf.errors.OpError):
-        everyone = replicas.gather_json(ours)
+        everyone = process_group.gather_json(ours)
         known(error, shown_by=everyone.index(ours))
 
 
@@ -189,14 +189,14 @@ class Meetings:
     """What workers tell each other; all of them come to each meeting.
 
     Args:
-      replicas: the processes of the job.
+      process_group: the processes of the job.
 
     Attributes:
       settled: whether all workers know of the error that ends this one.
     """
 
-    def __init__(self, replicas: Any):
-        self.replicas = replicas
+    def __init__(self, process_group: Any):
+        self.process_group = process_group
         self.settled = False
 
     def meet(self, place: str, **news: Any) -> list[dict[str, Any]]:
@@ -210,7 +210,7 @@ class Meetings:
           RuntimeError: on all other workers, when one came with an error; on
             all, when they came to different meetings.
         """
-        everyone = self.replicas.gather_json({"place": place} | news)
+        everyone = self.process_group.gather_json({"place": place} | news)
         places = [other.get("place") for other in everyone]
         for k, other in enumerate(everyone):
             if "error" in other:
@@ -226,7 +226,7 @@ class Meetings:
                     "Call fit in the same way on every worker, with "
                     "validation_data on all or none."
                 )
-                raise known(error, shown_by=self.replicas.index)
+                raise known(error, shown_by=self.process_group.index)
         return everyone
 
     def meet_alike(
@@ -255,4 +255,4 @@ class Meetings:
     def tell(self, error: BaseException) -> None:
         """Comes to the others' next meeting with an error, which ends them."""
         self.settled = True
-        tell(self.replicas, error)
+        tell(self.process_group, error)

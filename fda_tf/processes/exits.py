@@ -33,23 +33,23 @@ def exit_after(seconds: float, quiet: bool = False) -> Iterator[None]:
         faulthandler.cancel_dump_traceback_later()
 
 
-def tell_at_exit(replicas: Any) -> None:
+def tell_at_exit(process_group: Any) -> None:
     """Tells the others, who may wait for us, of the error that ends us."""
-    if replicas.is_forked:
+    if process_group.is_forked:
         return
     error = getattr(sys, "last_value", None)  # that nobody has caught
     if error is None:
-        if not replicas.used:
+        if not process_group.used:
             logging.warning(
                 "Worker %d of %d has trained with none of the others: nothing "
                 "was averaged. Give model.fit the callback fda_tf.FDA(...), on "
                 "every worker.",
-                replicas.index,
-                replicas.count,
+                process_group.index,
+                process_group.count,
             )
         return
     if error_messages.shown_by(error) is None:
-        replicas.give_up(error, shown=True)
+        process_group.give_up(error, shown=True)
     # TensorFlow may take a minute to end its datasets: tf.data's threads can
     # miss that they are to end, and then sleep on. Others wait for this end.
     faulthandler.dump_traceback_later(
@@ -57,22 +57,22 @@ def tell_at_exit(replicas: Any) -> None:
     )
 
 
-def show_once(replicas: Any, show: Callable) -> Callable:
+def show_once(process_group: Any, show: Callable) -> Callable:
     """Returns a hook that shows where an error was on one worker only.
 
     Args:
-      replicas: the processes of the job.
+      process_group: the processes of the job.
       show: the hook before, which shows an error that no script has caught.
     """
 
     def hook(kind, error, traceback):
-        if error_messages.shown_by(error) in (None, replicas.index):
+        if error_messages.shown_by(error) in (None, process_group.index):
             show(kind, error, traceback)
         else:
             sys.stderr.write(f"{kind.__name__}: {error}\n")
         # Registered last, it is called before multiprocessing waits for what
         # the script has started.
         atexit.unregister(tell_at_exit)
-        atexit.register(tell_at_exit, replicas)
+        atexit.register(tell_at_exit, process_group)
 
     return hook

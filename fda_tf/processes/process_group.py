@@ -1,7 +1,7 @@
 """Where the workers are, on a cluster: the only file that knows tf.distribute.
 
 One process is one worker. `connect()` finds the others through TF_CONFIG or
-SLURM, or finds that there are none. What a `Replicas` offers is small: the
+SLURM, or finds that there are none. What a `ProcessGroup` offers is small: the
 mean of tensors over the processes, and a few eager conveniences made of it.
 """
 
@@ -34,7 +34,7 @@ from fda_tf.processes.preemption import Preempted
 from fda_tf.processes.timeouts import Patience
 
 
-class Replicas:
+class ProcessGroup:
     """The processes of a job, each of which is one worker.
 
     Args:
@@ -66,7 +66,7 @@ class Replicas:
         self._pid = os.getpid()
         self._patience = Patience(timeout, self._lose_patience)
 
-    def __deepcopy__(self, memo: dict) -> "Replicas":
+    def __deepcopy__(self, memo: dict) -> "ProcessGroup":
         """Returns itself: a process is in its job once."""
         return self
 
@@ -261,18 +261,18 @@ class Replicas:
 LAST_WORDS_SECONDS = 0.5
 TELLING_SECONDS = 5.0
 
-_connected: list[Replicas] = []
-_when_connected: list[Callable[[Replicas], None]] = []
+_connected: list[ProcessGroup] = []
+_when_connected: list[Callable[[ProcessGroup], None]] = []
 
 
-def when_connected(call: Callable[[Replicas], None]) -> None:
+def when_connected(call: Callable[[ProcessGroup], None]) -> None:
     """Calls a function with the processes of the job when they have joined."""
     _when_connected.append(call)
 
 
 def connect(
     start_timeout: float = 300.0, timeout: float = 600.0, port: int = 0
-) -> Replicas:
+) -> ProcessGroup:
     """Joins the job that the environment describes; alone if none.
 
     Call it first in the script, before anything else uses TensorFlow; called
@@ -300,7 +300,7 @@ def connect(
 
     Example:
       >>> replicas = connect()
-      >>> replicas.count, replicas.index, replicas.is_chief
+      >>> process_group.count, process_group.index, process_group.is_chief
       (1, 0, True)
     """
     if _connected:
@@ -309,7 +309,7 @@ def connect(
     chiefs = cluster.get("chief", [])
     addresses = chiefs + cluster["worker"]
     index = task + (len(chiefs) if job == "worker" else 0)
-    replicas = Replicas()
+    process_group = ProcessGroup()
     if len(addresses) > 1:
         _check_unused()
         with rendezvous.listen(addresses[index]) as listener:  # is it free?
@@ -324,18 +324,18 @@ def connect(
             _take_back_sigterm()
             _refuse_other_strategies()
             closed = own_address.close_others(host, own_port)
-            replicas = Replicas(index, addresses, strategy, timeout)
-            replicas.sum(1)  # everyone is there
-        _warn_of_strangers(replicas, closed)
-        atexit.register(exits.tell_at_exit, replicas)
+            process_group = ProcessGroup(index, addresses, strategy, timeout)
+            process_group.sum(1)  # everyone is there
+        _warn_of_strangers(process_group, closed)
+        atexit.register(exits.tell_at_exit, process_group)
         for call in _when_connected:
-            call(replicas)
-        sys.excepthook = exits.show_once(replicas, sys.excepthook)
-    _connected.append(replicas)
-    return replicas
+            call(process_group)
+        sys.excepthook = exits.show_once(process_group, sys.excepthook)
+    _connected.append(process_group)
+    return process_group
 
 
-def current() -> Replicas:
+def current_process_group() -> ProcessGroup:
     """Returns what `connect()` joined; alone if there is no job to join.
 
     Raises:
@@ -349,7 +349,7 @@ def current() -> Replicas:
             "fda_tf.connect() was not called: every process would train "
             "alone. Call it first in the script."
         )
-    return Replicas()
+    return ProcessGroup()
 
 
 def _check_unused() -> None:
@@ -397,11 +397,11 @@ def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
     return {"worker": [""]}, "worker", 0
 
 
-def _warn_of_strangers(replicas: Replicas, closed: bool) -> None:
+def _warn_of_strangers(process_group: ProcessGroup, closed: bool) -> None:
     """Says once, on the chief, that anyone who gets in is obeyed."""
     where = "the address given" if closed else "all addresses of the machine"
-    hosts = [environment.split_address(a)[0] for a in replicas.addresses]
-    if replicas.is_chief and not all(map(environment.is_local, hosts)):
+    hosts = [environment.split_address(a)[0] for a in process_group.addresses]
+    if process_group.is_chief and not all(map(environment.is_local, hosts)):
         logging.warning(
             "TensorFlow's cluster protocol neither authenticates nor "
             "encrypts. Its port is open on %s: run it inside a private network "

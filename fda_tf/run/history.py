@@ -178,9 +178,9 @@ class Recorder:
             self._end()
 
     def _end(self) -> None:
-        replicas = self.loop.workers.replicas
+        process_group = self.loop.workers.process_group
         step = int(self.loop.step)
-        self._preemption.end(step, self._saved_at, replicas.is_chief)
+        self._preemption.end(step, self._saved_at, process_group.is_chief)
 
     def _call(self, steps: int) -> None:
         start = time.perf_counter()
@@ -296,7 +296,7 @@ def run(workers: Workers, plan: Plan, samples: int | None) -> History:
         plan.server,
         epoch,
         statistics=plan.statistics,
-        payload=plan.payload,
+        compression=plan.compression,
         guard=plan.guard,
     )
     return Recorder(loop, plan).run()

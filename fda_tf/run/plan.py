@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fda_tf import validate
 from fda_tf.algorithm import compression
-from fda_tf.algorithm.guard import Guard
+from fda_tf.algorithm.guard import OutlierGuard
 from fda_tf.algorithm.optimizers import Average, ServerOptimizer
 from fda_tf.algorithm.policies import Policy, VarianceThreshold
 from fda_tf.checkpoint.directory import Checkpoint
@@ -31,9 +31,9 @@ class Plan:
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
-      payload: what travels at a synchronisation: "float32", "bfloat16",
-        "int8", "topk", or a `fda_tf.compression.Payload`.
-      guard: a `fda_tf.Guard` against a worker that is far off, or None.
+      compression: what travels at a synchronisation: "float32", "bfloat16",
+        "int8", "topk", or a `fda_tf.compression.Compression`.
+      guard: a `fda_tf.OutlierGuard` against a worker that is far off, or None.
       weighting: "equal", or "samples": workers count in proportion to their
         samples, for the variance, too.
       validation_data: (x, y), (x, y, sample_weight) or a batched dataset, on
@@ -55,8 +55,8 @@ class Plan:
     )
     server: Any = dataclasses.field(default_factory=Average)
     statistics: str = "average"
-    payload: Any = "float32"
-    guard: Guard | None = None
+    compression: Any = "float32"
+    guard: OutlierGuard | None = None
     weighting: str = "equal"
     validation_data: Any = None
     validation_batch_size: int = 500
@@ -84,7 +84,7 @@ class Plan:
                 "(x, y), (x, y, sample_weight) or a batched tf.data.Dataset."
             )
         check_parts(self.sync, self.server, self.statistics, self.checkpoint)
-        self._set("payload", check_exchange(self.payload, self.guard))
+        self._set("compression", check_exchange(self.compression, self.guard))
         if self.weighting not in WEIGHTINGS:
             raise ValueError(
                 f"weighting={self.weighting!r}. Known: {', '.join(WEIGHTINGS)}."
@@ -135,13 +135,13 @@ def check_parts(
         )
 
 
-def check_exchange(payload: Any, guard: Any) -> compression.Payload:
-    """Returns the payload; raises ValueError for parts that are none."""
-    if not (guard is None or isinstance(guard, Guard)):
+def check_exchange(compression: Any, guard: Any) -> compression.Compression:
+    """Returns the compression; raises ValueError for parts that are none."""
+    if not (guard is None or isinstance(guard, OutlierGuard)):
         raise ValueError(
-            f"guard={guard!r}: expected fda_tf.Guard(factor) or None."
+            f"guard={guard!r}: expected fda_tf.OutlierGuard(factor) or None."
         )
-    return compression.get(payload)
+    return compression.get(compression)
 
 
 def takes_plan(function: Callable) -> Callable:

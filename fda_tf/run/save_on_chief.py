@@ -5,15 +5,15 @@ from typing import Any
 
 import keras
 
-from fda_tf.processes import process_group
 from fda_tf.processes.error_messages import in_brief
+from fda_tf.processes.process_group import ProcessGroup, current_process_group
 
 
 def save_on_chief(
     model: keras.Model,
     path: str | os.PathLike,
     *,
-    replicas: process_group.Replicas | None = None,
+    process_group: ProcessGroup | None = None,
     **options: Any,
 ) -> None:
     """Saves a model by worker 0, and returns on all when the file is there.
@@ -24,7 +24,7 @@ def save_on_chief(
     Args:
       model: any Keras model.
       path: as `model.save` takes it.
-      replicas: what `fda_tf.connect()` returned.
+      process_group: what `fda_tf.connect()` returned.
       **options: of `model.save`.
 
     Raises:
@@ -38,15 +38,17 @@ def save_on_chief(
       ...     os.listdir(folder)
       ['model.keras']
     """
-    replicas = process_group.current() if replicas is None else replicas
+    process_group = (
+        current_process_group() if process_group is None else process_group
+    )
     error = None
-    if replicas.is_chief:
+    if process_group.is_chief:
         try:
             model.save(path, **options)
         except Exception as raised:
             error = raised  # the others wait: tell them first
-    with replicas.lost_worker_in_words():
-        told = replicas.gather_json(error and in_brief(error))[0]
+    with process_group.lost_worker_in_words():
+        told = process_group.gather_json(error and in_brief(error))[0]
     if error is not None:
         raise error
     if told is not None:

@@ -22,8 +22,8 @@ def simulate(
     batch_size: int = 32,
     sampling: str = "passes",
     seed: int = 0,
-    participants: int | None = None,
-    miss: float = 0.0,
+    clients_per_round: int | None = None,
+    straggler_rate: float = 0.0,
     **options: Any,
 ) -> history.History:
     """Trains K simulated workers on one machine.
@@ -44,11 +44,11 @@ def simulate(
       batch_size: samples of a worker's batch, for shards of arrays.
       sampling: "passes" or "independent", for shards of arrays.
       seed: of the order of the samples, and of who takes part.
-      participants: C of the K workers, drawn anew for each round; means and
+      clients_per_round: C of the K workers, drawn anew for each round; means and
         bytes are over these. A worker keeps its optimizer's slots and its
         place in its data until it is drawn again. None: all, always. A model
         with BatchNorm or the like needs statistics="average" then.
-      miss: the chance with which a worker misses a synchronisation: it goes
+      straggler_rate: the chance with which a worker misses a synchronisation: it goes
         on with its own weights, and counts its drift from the new w_0. Bytes
         are counted as if all had sent. Everyone is there at the end.
       **options: the other fields of `fda_tf.Plan`: sync, server,
@@ -89,24 +89,26 @@ def simulate(
         )
     plan = Plan(steps=steps, **options)
     source = sources.source(shards, batch_size, sampling, seed)
-    if participants is not None and not isinstance(source, sources.ArraySource):
+    if clients_per_round is not None and not isinstance(
+        source, sources.ArraySource
+    ):
         raise ValueError(
-            "participants= needs shards of arrays, where each worker has its "
+            "clients_per_round= needs shards of arrays, where each worker has its "
             "own place; tf.data.Datasets are dealt in turn to all."
         )
     home = Simulation(
         build,
         source,
         len(shards),
-        rounds=Round(len(shards), participants, miss, seed),
+        rounds=Round(len(shards), clients_per_round, straggler_rate, seed),
         shares=sources.shares(source.sizes)
         if plan.weighting == "samples"
         else None,
     )
     local = plan.statistics == "local" and home.has_statistics
-    if participants is not None and local:
+    if clients_per_round is not None and local:
         raise ValueError(
-            'participants= with statistics="local": when a round ends, the '
+            'clients_per_round= with statistics="local": when a round ends, the '
             "average would take the BatchNorm statistics of those drawn for "
             "the next one, who may not have trained. Give "
             'statistics="average".'

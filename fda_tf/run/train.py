@@ -5,7 +5,8 @@ from typing import Any
 import keras
 
 from fda_tf.data import sources
-from fda_tf.processes import agreement, process_group
+from fda_tf.processes import agreement
+from fda_tf.processes.process_group import current_process_group
 from fda_tf.run import history
 from fda_tf.run.plan import Plan, takes_plan
 from fda_tf.workers import description
@@ -19,7 +20,7 @@ def train(
     shard: Any,
     *,
     steps: int,
-    replicas: Any = None,
+    process_group: Any = None,
     batch_size: int = 32,
     sampling: str = "passes",
     seed: int = 0,
@@ -35,7 +36,7 @@ def train(
       shard: this worker's (x,), (x, y) or (x, y, sample_weight) of arrays,
         as `fit` takes them, or a batched `tf.data.Dataset`.
       steps: in-parallel steps: every worker does one each.
-      replicas: what `fda_tf.connect()` returned.
+      process_group: what `fda_tf.connect()` returned.
       batch_size: samples of a batch, for a shard of arrays.
       sampling: "passes" or "independent", for a shard of arrays.
       seed: of the order of the samples.
@@ -58,12 +59,12 @@ def train(
       >>> train(model, (x, x[:, :1]), steps=5).model is model
       True
     """
-    replicas = replicas or process_group.current()
-    with replicas.lost_worker_in_words():
+    process_group = process_group or current_process_group()
+    with process_group.lost_worker_in_words():
         try:
             plan = Plan(steps=steps, **options)
             source = sources.source(
-                [shard], batch_size, sampling, seed, replicas.index
+                [shard], batch_size, sampling, seed, process_group.index
             )
             worker = Worker(model, source.spec())
             settings = description.describe(
@@ -73,7 +74,7 @@ def train(
                 sync=plan.sync,
                 server=plan.server,
                 statistics=plan.statistics,
-                payload=plan.payload,
+                compression=plan.compression,
                 guard=plan.guard,
                 weighting=plan.weighting,
                 evaluate_every=plan.evaluate_every,
@@ -85,13 +86,13 @@ def train(
                 seed=seed,
             )
         except Exception as error:  # the other workers must hear of it
-            agreement.tell(replicas, error)
+            agreement.tell(process_group, error)
             raise
-        agreement.agree_on(replicas, settings)
-        samples = replicas.gather(source.samples or 0)
+        agreement.agree_on(process_group, settings)
+        samples = process_group.gather(source.samples or 0)
         total = int(samples.sum()) if samples.all() else None
         shares = None
         if plan.weighting == "samples":
             shares = sources.shares(samples)
-        home = Cluster(worker, source, replicas, shares)
+        home = Cluster(worker, source, process_group, shares)
         return history.run(home, plan, total)

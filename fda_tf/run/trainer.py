@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf.algorithm.guard import Guard
+from fda_tf.algorithm.guard import OutlierGuard
 from fda_tf.algorithm.optimizers import Average
 from fda_tf.algorithm.policies import VarianceThreshold
 from fda_tf.checkpoint import latest
@@ -17,7 +17,8 @@ from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.checkpoint.run_state import State
 from fda_tf.core.loop import Loop
 from fda_tf.data import specs
-from fda_tf.processes import agreement, process_group
+from fda_tf.processes import agreement
+from fda_tf.processes.process_group import ProcessGroup, current_process_group
 from fda_tf.run.plan import check_exchange, check_parts
 from fda_tf.workers import description
 from fda_tf.workers.distributed import Cluster
@@ -42,11 +43,11 @@ class Trainer:
       server: how the average is applied; by default `Average()`.
       statistics: of BatchNorm and the like: "average" at each
         synchronisation, or "local": for evaluation only, as in the paper.
-      payload: what travels at a synchronisation: a name in
-        `fda_tf.PAYLOADS`, or a `fda_tf.compression.Payload`.
-      guard: a `fda_tf.Guard` against a worker that is far off, or None.
-      epoch_steps: the steps of an epoch, for a `sync` that counts in epochs.
-      replicas: what `fda_tf.connect()` returned.
+      compression: what travels at a synchronisation: a name in
+        `fda_tf.COMPRESSIONS`, or a `fda_tf.compression.Compression`.
+      guard: a `fda_tf.OutlierGuard` against a worker that is far off, or None.
+      steps_per_epoch: the steps of an epoch, for a `sync` that counts in epochs.
+      process_group: what `fda_tf.connect()` returned.
       worker: the `worker` of another trainer of this model, as compiled now,
         and of such batches: then the model's step is not traced again.
       **settings: more that must be the same on all workers.
@@ -77,24 +78,30 @@ class Trainer:
         sync: Any = None,
         server: Any = None,
         statistics: str = "average",
-        payload: Any = "float32",
-        guard: Guard | None = None,
-        epoch_steps: int | None = None,
-        replicas: process_group.Replicas | None = None,
+        compression: Any = "float32",
+        guard: OutlierGuard | None = None,
+        steps_per_epoch: int | None = None,
+        process_group: ProcessGroup | None = None,
         worker: Worker | None = None,
         **settings: Any,
     ):
-        replicas = process_group.current() if replicas is None else replicas
+        process_group = (
+            current_process_group() if process_group is None else process_group
+        )
         sync = VarianceThreshold(1.5) if sync is None else sync
         server = Average() if server is None else server
-        self.model, self.replicas, self.statistics = model, replicas, statistics
-        epoch = None if epoch_steps is None else Fraction(epoch_steps)
-        with replicas.lost_worker_in_words():
+        self.model, self.process_group, self.statistics = (
+            model,
+            process_group,
+            statistics,
+        )
+        epoch = None if steps_per_epoch is None else Fraction(steps_per_epoch)
+        with process_group.lost_worker_in_words():
             try:
                 check_parts(sync, server, statistics)
                 exchange = {
                     "statistics": statistics,
-                    "payload": check_exchange(payload, guard),
+                    "compression": check_exchange(compression, guard),
                     "guard": guard,
                 }
                 spec = tf.nest.map_structure(_spec, example)
@@ -103,16 +110,16 @@ class Trainer:
                     self.worker,
                     sync=sync,
                     server=server,
-                    epoch_steps=epoch_steps,
+                    steps_per_epoch=steps_per_epoch,
                     run_eagerly=self.worker.eager,
                     **exchange,
                     **settings,
                 )
             except Exception as error:  # the other workers must hear of it
-                agreement.tell(replicas, error)
+                agreement.tell(process_group, error)
                 raise
-            agreement.agree_on(replicas, described)
-            self.home = Cluster(self.worker, None, replicas)
+            agreement.agree_on(process_group, described)
+            self.home = Cluster(self.worker, None, process_group)
         self.loop = Loop(self.home, sync, server, epoch, **exchange)
         self._state = State(self.loop, self._variables())
         self._step = self.worker.compile(self._one_step, reduce_retracing=True)
@@ -124,7 +131,7 @@ class Trainer:
         Raises:
           FloatingPointError: when a worker's drift is not finite.
         """
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             logs, finite = self.loop.call(self._step, batch)
             self._refuse_bad_drift(finite)
         return logs
@@ -146,14 +153,14 @@ class Trainer:
                 "training loss, and a step of yours does not tell it. Call "
                 "Trainer.step(batch), or give another sync."
             )
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             _, cause, finite = self.loop.call(self._after_step)
             self._refuse_bad_drift(finite)
         return bool(cause > 0)
 
     def agree(self, stop: bool) -> bool:
         """Returns whether any worker wants to stop."""
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             return self.home.agree(stop)
 
     @contextlib.contextmanager
@@ -162,7 +169,7 @@ class Trainer:
 
         What is done to the model meanwhile is undone then.
         """
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             self.loop.average_frozen()
             average = self.loop.averaged()
         with self.worker.left_as_it_is():
@@ -176,7 +183,7 @@ class Trainer:
 
     def finish(self) -> None:
         """Ends training: the model holds the final average on all workers."""
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             self.loop.finish()
             self.worker.assign(self.loop.averaged())
 
@@ -199,7 +206,7 @@ class Trainer:
           error: that has ended the training here: then none is written.
           **facts: what else to keep, as JSON can hold it.
         """
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             return self._state.save(checkpoint, facts, history, error)
 
     def resume(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
@@ -215,7 +222,7 @@ class Trainer:
           ValueError: on every worker, when it is of another model, of other
             settings, or damaged, or when the directory cannot be written.
         """
-        with self.replicas.lost_worker_in_words():
+        with self.process_group.lost_worker_in_words():
             found = self._state.go_on(checkpoint)
         if found is None:
             return None

@@ -23,7 +23,7 @@ class Cluster(Workers):
     Args:
       worker: ours.
       source: gives its batches.
-      replicas: the processes of the job.
+      process_group: the processes of the job.
       shares: what each worker counts for in a mean; None if all count alike.
     """
 
@@ -31,12 +31,12 @@ class Cluster(Workers):
         self,
         worker: Worker,
         source: Any,
-        replicas: Any,
+        process_group: Any,
         shares: Sequence[float] | None = None,
     ):
-        super().__init__(replicas.count, worker, source, shares)
-        self.replicas = replicas
-        replicas.used = True
+        super().__init__(process_group.count, worker, source, shares)
+        self.process_group = process_group
+        process_group.used = True
         self._residual: list[tf.Variable] = []
         # A float on each exchange tells of a worker's call; heard by all.
         self._heard = tf.Variable(False, trainable=False, name="heard")
@@ -44,7 +44,7 @@ class Cluster(Workers):
         self.take_chiefs(
             [worker.weights, worker.statistics, *worker.rest, *unlike]
         )
-        self.take_seeds(replicas.index)
+        self.take_seeds(process_group.index)
 
     def take_seeds(self, worker: int) -> None:
         """Moves the random states as those of worker number k."""
@@ -57,14 +57,16 @@ class Cluster(Workers):
         """Puts the chief's values into groups of the model's variables."""
         for group in groups:
             for part in group.parts():
-                part.assign_copies(self.replicas.broadcast(part.pack()))
+                part.assign_copies(self.process_group.broadcast(part.pack()))
 
     def unlike(self, groups: Sequence[Group]) -> list[Group]:
         """Returns what of groups is not the same on all; all must ask."""
         variables = [v for group in groups for v in group.variables]
         if self.count == 1 or not variables:
             return []
-        digests = self.replicas.gather(np.stack([*map(_digest, variables)]))
+        digests = self.process_group.gather(
+            np.stack([*map(_digest, variables)])
+        )
         unlike = (digests != digests[0]).any(0)
         return groups_of(v for v, i in zip(variables, unlike, strict=True) if i)
 
@@ -79,26 +81,26 @@ class Cluster(Workers):
         """Returns the means; of what is no float, what the chief has."""
         self.meter.all_reduce("model", tensors)
         if not tensors[0].dtype.is_floating:
-            return self.replicas.broadcast(tensors)
+            return self.process_group.broadcast(tensors)
         precise = [
             t if t.dtype.size > 4 else tf.cast(t, tf.float32) for t in tensors
         ]
         return [
             tf.cast(total / self.count, tensor.dtype)
             for total, tensor in zip(
-                self.replicas.sums(precise), tensors, strict=True
+                self.process_group.sums(precise), tensors, strict=True
             )
         ]
 
     def step(self, step):
-        self.worker.step(self.source.batch(self.replicas.index, step))
+        self.worker.step(self.source.batch(self.process_group.index, step))
 
     def mean(self, of, kind, shares=None):
         own = self._shared(of(self.worker.lazy_snapshot()), shares)
         return self._exchange(own, kind)
 
     def mean_sent(self, send, read, shares, summable, kind="model"):
-        sent = send(self.replicas.index, self._snapshot())
+        sent = send(self.process_group.index, self._snapshot())
         if sent.residual:
             self._leave_out(sent.residual, shares)
         if summable:
@@ -117,7 +119,7 @@ class Cluster(Workers):
 
     def all_of(self, of, kind):
         own = of(self.worker.lazy_snapshot())
-        row = tf.one_hot(self.replicas.index, self.count) * self.count
+        row = tf.one_hot(self.process_group.index, self.count) * self.count
         # Where there is a 0, NaN would spread.
         (mean,) = self._exchange([tf.where(row > 0, row * own, 0.0)], kind)
         return mean
@@ -127,7 +129,7 @@ class Cluster(Workers):
 
     def rows(self, of, kind):
         own = of(self.worker.lazy_snapshot())
-        everyones = self.replicas.all_gather(own)
+        everyones = self.process_group.all_gather(own)
         self.meter.gather(kind, [own], [everyones])
         return everyones
 
@@ -135,7 +137,7 @@ class Cluster(Workers):
         return self._exchange(self._shared([rows[0]]), kind)[0]
 
     def waiting(self, step):
-        return self.replicas.waiting(lambda: int(step))
+        return self.process_group.waiting(lambda: int(step))
 
     def mean_here(self, value):
         return self._exchange([value], "state")[0]
@@ -149,10 +151,10 @@ class Cluster(Workers):
         return self.worker.snapshot()._replace(residual=residual)
 
     def _leave_out(self, residual, shares):
-        """Keeps what a payload has left out, of a drift that counts."""
+        """Keeps what a compression has left out, of a drift that counts."""
         for kept, left in zip(self._residual, residual, strict=True):
             if shares is not None:
-                counts = shares[self.replicas.index] > 0
+                counts = shares[self.process_group.index] > 0
                 left = tf.where(counts, left, kept)
             kept.assign(left)
 
@@ -162,7 +164,7 @@ class Cluster(Workers):
         if shares is None:
             return tensors
         whole = vectors.sum_alike(shares)
-        share = shares[self.replicas.index] * self.count / whole
+        share = shares[self.process_group.index] * self.count / whole
         return vectors.Lazy(
             len(tensors), lambda i: shared(share, [tensors[i]])[0]
         )
@@ -172,7 +174,7 @@ class Cluster(Workers):
         flat = tf.nest.flatten(parts)
         words = [to_words(tensor) for tensor in [*flat, self.call]]
         sizes = [w.shape[0] for w in words]
-        rows = self.replicas.all_gather(tf.concat(words, 0))
+        rows = self.process_group.all_gather(tf.concat(words, 0))
         everyones = []
         for k in range(self.count):
             *own, call = tf.split(rows[k], sizes)
@@ -192,13 +194,13 @@ class Cluster(Workers):
         def travel(i, tensor):
             if i == last and rides:
                 return self._mean_with_call(tensor)
-            return self.replicas.mean([tensor])[0]
+            return self.process_group.mean([tensor])[0]
 
         return vectors.each(tensors, travel)
 
     def _mean_with_call(self, tensor):
         call = tf.cast(tf.reshape(self.call, [1]), tensor.dtype)
-        (mean,) = self.replicas.mean([tf.concat([tensor, call], 0)])
+        (mean,) = self.process_group.mean([tf.concat([tensor, call], 0)])
         self._heard.assign(mean[-1] > 0)
         return tf.ensure_shape(mean[:-1], tensor.shape)
 
@@ -225,12 +227,12 @@ class Cluster(Workers):
         return self.worker.snapshot()
 
     def gather(self, of):
-        return self.replicas.gather(of(self.worker.snapshot()))
+        return self.process_group.gather(of(self.worker.snapshot()))
 
     def agree(self, stop, error=None):
-        flags = self.replicas.gather(np.int32([stop, error is not None]))
+        flags = self.process_group.gather(np.int32([stop, error is not None]))
         if error is not None:
-            raise known(error, shown_by=self.replicas.index)
+            raise known(error, shown_by=self.process_group.index)
         for k in np.flatnonzero(flags[:, 1]):
             error = RuntimeError(
                 f"Worker {k} failed in its on_evaluation; all workers stop. "

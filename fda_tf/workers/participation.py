@@ -13,8 +13,8 @@ class Round:
 
     Args:
       clients: K.
-      participants: C; None: all K, each in its place.
-      miss: the chance with which one misses a synchronisation.
+      clients_per_round: C; None: all K, each in its place.
+      straggler_rate: the chance with which one misses a synchronisation.
       seed: of the draws.
 
     Attributes:
@@ -28,26 +28,34 @@ class Round:
     def __init__(
         self,
         clients: int,
-        participants: int | None = None,
-        miss: float = 0.0,
+        clients_per_round: int | None = None,
+        straggler_rate: float = 0.0,
         seed: int = 0,
     ):
         what = "a chance of at least 0, below 1"
-        self._miss = validate.real("miss", miss, 0.0, what)
-        if miss >= 1:
-            raise ValueError(f"miss={miss!r}: expected {what}.")
-        self._clients, self._seed, self.apart = clients, seed, miss > 0
-        self.count, self._drawn = clients, participants is not None
+        self._straggler_rate = validate.real(
+            "straggler_rate", straggler_rate, 0.0, what
+        )
+        if straggler_rate >= 1:
+            raise ValueError(f"straggler_rate={miss!r}: expected {what}.")
+        self._clients, self._seed, self.apart = (
+            clients,
+            seed,
+            straggler_rate > 0,
+        )
+        self.count, self._drawn = clients, clients_per_round is not None
         if self._drawn:
-            self.count = validate.count("participants", participants, "workers")
+            self.count = validate.count(
+                "clients_per_round", clients_per_round, "workers"
+            )
             if not 2 <= self.count <= clients:
                 raise ValueError(
-                    f"participants={participants}: expected 2 to {clients}, "
+                    f"clients_per_round={participants}: expected 2 to {clients}, "
                     "the number of workers; one alone would have no average."
                 )
         if self._drawn and self.apart:
             raise ValueError(
-                "participants= and miss= together have no meaning: who missed "
+                "clients_per_round= and straggler_rate= together have no meaning: who missed "
                 "the end of a round may not be in the next. Give one of them."
             )
         self._number = _variable(0, tf.int64, "round")
@@ -67,8 +75,11 @@ class Round:
     @property
     def settings(self) -> dict[str, float | None]:
         """What it is set to, besides the workers and the seed."""
-        participants = self.count if self._drawn else None
-        return {"participants": participants, "miss": self._miss}
+        clients_per_round = self.count if self._drawn else None
+        return {
+            "clients_per_round": clients_per_round,
+            "straggler_rate": self._straggler_rate,
+        }
 
     def client(self, place: tf.Tensor) -> tf.Tensor:
         """Returns the number of the client in a place."""
@@ -99,7 +110,9 @@ class Round:
         seed = [self._seed, tf.cast(step, tf.int32)]
         chance = tf.random.stateless_uniform([self.count], seed)
         # Of all that might, one at least does.
-        present = (chance >= self._miss) | (chance >= tf.reduce_max(chance))
+        present = (chance >= self._straggler_rate) | (
+            chance >= tf.reduce_max(chance)
+        )
         self._present.assign(present | everyone)
 
     def shares(self, shares: tf.Tensor | None) -> tf.Tensor | None:

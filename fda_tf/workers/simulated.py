@@ -16,7 +16,7 @@ from absl import logging
 
 from fda_tf.data import sources
 from fda_tf.processes import agreement
-from fda_tf.processes.process_group import Replicas
+from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.tensors import graphs
 from fda_tf.tensors.packing import to_words
 from fda_tf.workers.base import Workers, shared
@@ -53,7 +53,7 @@ class Simulation(Workers):
         super().__init__(count, self.lanes[0], source, shares)
         self.here, self.clients = count, workers
         self.apart = self._round.apart
-        self.replicas = Replicas()  # this process, alone
+        self.process_group = ProcessGroup()  # this process, alone
         self.share_frozen()
         start = self.lanes[0].snapshot()
         self._weights = _stack("weights", workers, start.weights)

@@ -35,12 +35,12 @@ class InEveryFit:
         self.mode, self.wanted, self.fits = mode, wanted, 0
         lines = results.read_text().splitlines() if results.exists() else []
         self.done = {json.loads(line)["id"] for line in lines}
-        self.replicas = None
+        self.process_group = None
         if mode == "two":
             import fda_tf
 
-            self.replicas = fda_tf.connect(start_timeout=120, timeout=90)
-            if not self.replicas.is_chief:
+            self.process_group = fda_tf.connect(start_timeout=120, timeout=90)
+            if not self.process_group.is_chief:
                 results = results.with_suffix(".1.jsonl")
         self.file = results.open("a")
         self._put_into_every_fit()
@@ -86,11 +86,11 @@ class InEveryFit:
     def pytest_runtest_protocol(self, item):
         self.fits, self.start = 0, time.monotonic()
         self.failed, self.outcome = None, "passed"
-        if self.replicas is None:
+        if self.process_group is None:
             return
         try:  # so that both are at the same test
             place = f"the test {item.nodeid}"
-            both = self.replicas.gather_json({"place": place})
+            both = self.process_group.gather_json({"place": place})
         except Exception as error:
             pytest.exit(f"Out of step: {error}", 3)
         if both[0] != both[1]:
