@@ -239,7 +239,7 @@ def test_slurm_gives_each_task_its_place(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     for name, value in step.items():
         monkeypatch.setenv(name, value)
-    cluster, job, task = joining._find_job(port=0)
+    cluster, job, task = process_group._find_job(port=0)
     assert cluster == {"worker": ["n1:12448", "n1:12449", "n2:12448"]}
     assert (job, task) == ("worker", 2)
 

@@ -45,7 +45,7 @@ def join(monkeypatch):
     monkeypatch.setattr(rendezvous, "listen", free_port)
     monkeypatch.setattr(rendezvous, "meet", lambda *_: None)
     monkeypatch.setattr(process_group, "_strategy", lambda *_: None)
-    monkeypatch.setattr(joining.atexit, "register", lambda *_: None)
+    monkeypatch.setattr(process_group.atexit, "register", lambda *_: None)
     monkeypatch.setattr(sys, "excepthook", lambda *_: shown.append(True))
     return connect
 

@@ -1,6 +1,6 @@
-"""What travels at a synchronisation: the drifts as they are, or compressed.
+"""How drifts are compressed before they travel at a synchronisation.
 
-A compression says how a flat piece of a drift becomes tensors that are sent, and
+A `Compression` says how a flat piece of a drift becomes tensors that are sent, and
 how the receiver reads them. What it leaves out of a drift it may add to the
 next one: error feedback, for which each worker keeps what was left out.
 """
@@ -11,11 +11,12 @@ import math
 import tensorflow as tf
 
 from fda_tf import validate
+from fda_tf.algorithm.part import Part
 
 BLOCK = 256  # numbers that share a scale
 
 
-class Compression(abc.ABC):
+class Compression(Part, abc.ABC):
     """The contract: `encode` here, `decode` there.
 
     Attributes:
@@ -61,13 +62,9 @@ class Compression(abc.ABC):
           size: n.
         """
 
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{k}={v!r}" for k, v in vars(self).items())
-        return f"{type(self).__name__}({settings})"
-
 
 class Float32(Compression):
-    """The drift as it is: 4 bytes a weight."""
+    """The drift as it is: 4 bytes a weight; what None stands for."""
 
     summable = True
 
@@ -191,15 +188,17 @@ class TopK(Compression):
 
 
 COMPRESSIONS = {
-    "float32": Float32,
     "bfloat16": BFloat16,
     "int8": Int8,
     "topk": TopK,
 }
 
 
-def get(compression: str | Compression) -> Compression:
+def get(compression: str | Compression | None) -> Compression | None:
     """Returns the compression of a name in `COMPRESSIONS`, or the one given.
+
+    Args:
+      compression: None for float32, as the weights are.
 
     Raises:
       ValueError: for a name that is not in `COMPRESSIONS`.
@@ -208,9 +207,9 @@ def get(compression: str | Compression) -> Compression:
       >>> get("topk")
       TopK(fraction=0.01)
     """
+    if compression is None:
+        return None
     return validate.part(
-        "compression",
-        compression,
-        COMPRESSIONS,
+        *("compression", compression, COMPRESSIONS),
         "fda_tf.compression.Compression",
     )

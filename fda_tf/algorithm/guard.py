@@ -3,11 +3,12 @@
 import tensorflow as tf
 
 from fda_tf import validate
+from fda_tf.algorithm.part import Part
 
 ACTIONS = ("drop", "clip")
 
 
-class OutlierGuard:
+class OutlierGuard(Part):
     """Clips, or leaves out, a drift much longer than the others.
 
     A drift is too long when ||u_k|| > factor x median_j ||u_j||, or when it
@@ -29,7 +30,7 @@ class OutlierGuard:
       action: one of `ACTIONS`.
 
     Raises:
-      ValueError: for a factor that is not above 1, or an unknown act.
+      ValueError: for a factor that is not above 1, or an unknown action.
 
     Example:
       >>> norms = tf.constant([1.0, 2.0, 1.0, 90.0])
@@ -51,7 +52,7 @@ class OutlierGuard:
             )
         if action not in ACTIONS:
             raise ValueError(
-                f"OutlierGuard: action={act!r}. Known: {', '.join(ACTIONS)}."
+                f"OutlierGuard: action={action!r}. Known: {', '.join(ACTIONS)}."
             )
         self.action = action
 
@@ -74,6 +75,3 @@ class OutlierGuard:
         clipped = tf.where(inside, 1.0, tf.math.divide_no_nan(limit, norms))
         scales = clipped if self.action == "clip" else tf.ones_like(norms)
         return scales, shares
-
-    def __repr__(self) -> str:
-        return f"OutlierGuard(factor={self.factor}, action={self.act!r})"

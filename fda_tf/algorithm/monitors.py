@@ -19,11 +19,12 @@ import tensorflow as tf
 
 from fda_tf import validate
 from fda_tf.algorithm import sketch
+from fda_tf.algorithm.part import Part
 from fda_tf.tensors import vectors
 from fda_tf.tensors.vectors import Vector
 
 
-class Monitor(abc.ABC):
+class Monitor(Part, abc.ABC):
     """The contract: state on a worker, estimate from the mean of the states.
 
     `state` runs on every worker, and what it returns is what travels. The
@@ -87,11 +88,6 @@ class Monitor(abc.ABC):
     def synchronised(self, new: Vector, old: Vector) -> None:
         """Learns that w_0 moved from `old` to `new`."""
         del new, old  # only what follows the model needs to know
-
-    def __repr__(self) -> str:
-        shown = {k: v for k, v in vars(self).items() if k[0] != "_"}
-        settings = ", ".join(f"{k}={v!r}" for k, v in shown.items())
-        return f"{type(self).__name__}({settings})"
 
 
 class NaiveMonitor(Monitor):

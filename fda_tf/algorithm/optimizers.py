@@ -12,7 +12,6 @@ import keras
 import tensorflow as tf
 
 from fda_tf import keras_internals, validate
-from fda_tf.processes import agreement
 from fda_tf.tensors import vectors
 from fda_tf.tensors.vectors import Layout, Vector
 
@@ -76,94 +75,86 @@ def _walk(thing: Any, seen: set[int]) -> Iterator[Optimizer]:
         yield from _walk(part, seen)
 
 
-class Average:
-    """The new w_0 is the mean of the workers' models: mean_k w_k.
-
-    Example:
-      >>> float(Average().apply([tf.constant(1.0)], [tf.constant(3.0)])[0])
-      3.0
-    """
-
-    variables: Sequence[tf.Variable] = ()  # what it keeps: for checkpoints
-
-    def build(self, layout: Layout, names: Sequence[str]) -> None:
-        """Makes what the server keeps, for models of this layout."""
-
-    def apply(self, w0: Vector, mean: Vector) -> Vector:
-        """Returns the new w_0 from the old one and the workers' mean."""
-        return tuple(mean)
-
-    def __repr__(self) -> str:
-        return "Average()"
-
-
-class ServerOptimizer:
-    """The new w_0 is one optimizer step from w_0 along -mean_k u_k.
-
-    The pseudo-gradient w_0 - mean_k w_k is given to any Keras optimizer, on
-    the model's shaped and named variables. Every worker runs the same step on
-    the same numbers, so nothing more is sent. SGD with momentum is FedAvgM,
-    Adam FedAdam, `fda_tf.Yogi` FedYogi; the schedule counts synchronisations.
+def check_server_optimizer(optimizer: Any) -> None:
+    """Raises ValueError for what cannot apply the average of the models.
 
     Args:
-      optimizer: a fresh `keras.optimizers.Optimizer`.
+      optimizer: expected is a fresh `keras.optimizers.Optimizer`.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(
+            f"server_optimizer={optimizer!r}: expected None or a "
+            "keras.optimizers.Optimizer, such as keras.optimizers.SGD(0.7)."
+        )
+    if _is_zero(getattr(optimizer, "learning_rate", None)):
+        raise ValueError(
+            "The server optimizer's learning rate is 0: the model would "
+            "never move. Give one above 0; 1 with SGD is plain averaging."
+        )
+    if hasattr(optimizer, "inner_optimizer"):
+        raise ValueError(
+            f"server_optimizer is a {type(optimizer).__name__}, which is for "
+            "the workers' own steps. Give the optimizer inside it, its "
+            "`inner_optimizer`."
+        )
+    refuse_average(nested(optimizer))
+
+
+class ServerStep:
+    """The new w_0 from the old one and the mean of the workers' models.
+
+    Without an optimizer it is the mean. With one, the pseudo-gradient
+    w_0 - mean_k w_k is given to it on the model's shaped and named variables.
+    Every worker runs the same step on the same numbers, so nothing more is
+    sent. SGD with momentum is FedAvgM, Adam FedAdam, `Yogi` FedYogi; a
+    schedule of the rate counts synchronisations.
+
+    Args:
+      optimizer: None, or a fresh `keras.optimizers.Optimizer`.
+      layout: of the model's weights.
+      names: of the weights.
 
     Raises:
-      ValueError: for something else, a learning rate of 0, a
-        `LossScaleOptimizer`, or one that keeps a moving average.
+      ValueError: for an optimizer that was used before.
 
     Example:
-      >>> server = ServerOptimizer(keras.optimizers.SGD(0.5))
-      >>> server.build(Layout([(1,)]), ["kernel"])
+      >>> step = ServerStep(keras.optimizers.SGD(0.5), Layout([(1,)]), ["w"])
       >>> w0, mean = (tf.constant([1.0]),), (tf.constant([3.0]),)
-      >>> server.apply(w0, mean)[0].numpy().tolist()
+      >>> step.apply(w0, mean)[0].numpy().tolist()
       [2.0]
 
     Source: Reddi et al., Adaptive Federated Optimization, ICLR 2021.
     """
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer):
-        if not isinstance(optimizer, keras.optimizers.Optimizer):
-            raise ValueError(
-                "ServerOptimizer takes a keras.optimizers.Optimizer, such as "
-                f"keras.optimizers.SGD(0.7); received {optimizer!r}."
-            )
-        if _is_zero(getattr(optimizer, "learning_rate", None)):
-            raise ValueError(
-                "The server optimizer's learning rate is 0: the model would "
-                "never move. Give one above 0; 1 with SGD is plain averaging."
-            )
-        if hasattr(optimizer, "inner_optimizer"):
-            raise ValueError(
-                f"ServerOptimizer received a {type(optimizer).__name__}, which "
-                "is for the workers' own steps. Give the optimizer inside it, "
-                "its `inner_optimizer`."
-            )
-        refuse_average(nested(optimizer))
-        self.optimizer = optimizer
-
-    def build(self, layout, names):
-        """Makes the server's variables and the optimizer's slots."""
-        if self.optimizer.built:
+    def __init__(
+        self, optimizer: Optimizer | None, layout: Layout, names: Sequence[str]
+    ):
+        self.optimizer, self._layout = optimizer, layout
+        if optimizer is None:
+            return
+        if optimizer.built:
             raise ValueError(
                 "This server optimizer has been used before. Make a new one "
                 "for each run: its slots belong to one model."
             )
-        self._layout = layout
         self._model = [
             keras.Variable(tf.zeros(shape), name=name.replace("/", "_"))
             for shape, name in zip(layout.shapes, names, strict=True)
         ]
-        self.optimizer.build(self._model)
+        optimizer.build(self._model)
 
     @property
     def variables(self) -> list[tf.Variable]:
         """The optimizer's slots and its count of synchronisations."""
+        if self.optimizer is None:
+            return []
         return [v.value for v in self.optimizer.variables]
 
     @tf.autograph.experimental.do_not_convert
-    def apply(self, w0, mean):
+    def apply(self, w0: Vector, mean: Vector) -> Vector:
         """Returns the new w_0 from the old one and the workers' mean."""
+        if self.optimizer is None:
+            return tuple(mean)
         for variable, value in zip(
             self._model, self._layout.unpack(w0), strict=True
         ):
@@ -171,9 +162,6 @@ class ServerOptimizer:
         gradient = self._layout.unpack(vectors.subtract(w0, mean))
         self.optimizer.apply(gradient, self._model)
         return self._layout.pack([v.value for v in self._model])
-
-    def __repr__(self) -> str:
-        return f"ServerOptimizer({agreement.text(self.optimizer)})"
 
 
 def _is_zero(rate: Any) -> bool:

@@ -7,6 +7,7 @@ synchronisation due by the clock (needs nothing)?
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
 from fda_tf import validate
 from fda_tf.algorithm import monitors, thetas
-from fda_tf.algorithm.thetas import told
+from fda_tf.algorithm.part import Part
 
 
 class Clock(NamedTuple):
@@ -27,7 +28,7 @@ class Clock(NamedTuple):
     epoch: Fraction | None  # steps in a global epoch, n / (B K), if known
 
 
-class Policy:
+class Policy(Part):
     """What a sync policy has: `due`, a `monitor` or None, and its `theta`.
 
     Attributes:
@@ -62,7 +63,7 @@ class ByClock(Policy):
     theta = thetas.Without()
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Every(ByClock):
     """Synchronises every H steps (local SGD) or every E epochs (FedAvg).
 
@@ -103,6 +104,30 @@ class Every(ByClock):
             if math.isinf(epochs):
                 raise ValueError(f"Every: epochs={epochs}: expected {what}.")
 
+    def in_steps(self, epoch: Fraction | None) -> "Every":
+        """Returns the same in steps, rounded up.
+
+        Args:
+          epoch: steps in a global epoch, if known.
+
+        Example:
+          >>> Every(epochs=1).in_steps(Fraction(75, 10))
+          Every(steps=8)
+        """
+        if self.steps is not None:
+            return self
+        return Every(math.ceil(_steps(self, epoch)))
+
+    @property
+    def first_check(self) -> int:
+        """The step of a round after which the first check is."""
+        return self.steps
+
+    def next_check(self, interval, norm, theta):
+        """Returns the step of the round after which the next check is."""
+        del norm, theta
+        return interval + self.steps
+
     def due(self, clock: Clock) -> tf.Tensor:
         """Returns whether a synchronisation is due by the clock."""
         if self.steps is not None:
@@ -116,6 +141,18 @@ class Every(ByClock):
         return passed(clock.step) > passed(last)
 
 
+def _every(name: str, value: Any) -> Every:
+    """Returns a number of steps as an `Every`; that one as it is."""
+    if isinstance(value, Every):
+        return value
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return Every(validate.count(name, value, "steps"))
+    raise ValueError(
+        f"{name}={value!r}: expected a whole number of steps, "
+        "fda_tf.Every(steps=...) or fda_tf.Every(epochs=...)."
+    )
+
+
 def _steps(unit: Any, epoch: Fraction | None) -> Fraction:
     """Returns how many steps `unit.epochs` are."""
     if epoch is None:
@@ -127,64 +164,8 @@ def _steps(unit: Any, epoch: Fraction | None) -> Fraction:
     return Fraction(unit.epochs).limit_denominator(10**6) * epoch
 
 
-def EveryStep() -> Every:  # noqa: N802 - reads as the policy's name
-    """Synchronises after each step: the paper's Synchronous.
-
-    Example:
-      >>> EveryStep()
-      Every(steps=1, epochs=None)
-    """
-    return Every(steps=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckEvery:
-    """Checks every r steps of a round, at most r - 1 after the crossing.
-
-    Args:
-      steps: r, at least 1; or
-      epochs: r in global epochs, above 0, rounded up to a step.
-
-    Raises:
-      ValueError: unless exactly one is given, and is in its range.
-
-    Example:
-      >>> CheckEvery(4).first
-      4
-      >>> CheckEvery(epochs=1).counted(Fraction(75, 10))
-      CheckEvery(steps=8, epochs=None)
-    """
-
-    steps: int | None = None
-    epochs: float | None = None
-
-    def __post_init__(self):
-        # The same two units, with the same limits.
-        if self.epochs is not None or self.steps is None:
-            Every(self.steps, self.epochs)
-            return
-        steps = validate.count("check_every", self.steps, "steps")
-        object.__setattr__(self, "steps", steps)
-
-    def counted(self, epoch: Fraction | None) -> "CheckEvery":
-        """Returns the same in steps, of which an epoch has so many."""
-        if self.steps is not None:
-            return self
-        return CheckEvery(math.ceil(_steps(self, epoch)))
-
-    @property
-    def first(self) -> int:
-        """The step of a round after which the first check is."""
-        return self.steps
-
-    def next(self, interval, norm, theta):
-        """Returns the step of the round after which the next check is."""
-        del norm, theta
-        return interval + self.steps
-
-
-@dataclasses.dataclass(frozen=True)
-class AdaptiveChecks:
+@dataclasses.dataclass(frozen=True, repr=False)
+class AdaptiveChecks(Part):
     """Checks when drifts that grow as until now can have reached theta.
 
     A drift ||u|| that grows at most in proportion to the steps t of a round
@@ -196,38 +177,40 @@ class AdaptiveChecks:
     it there, as all of ours but `max` do.
 
     Args:
-      limit: r, at least 1.
+      max_steps: r, at least 1.
 
     Example:
-      >>> check = AdaptiveChecks(limit=10)
+      >>> check = AdaptiveChecks(max_steps=10)
       >>> step, norm, theta = tf.constant(4, tf.int64), 1.0, 4.0
-      >>> int(check.next(step, norm, theta))
+      >>> int(check.next_check(step, norm, theta))
       8
     """
 
-    limit: int
+    max_steps: int
 
-    first = 1  # to see how fast the drifts grow
+    first_check = 1  # to see how fast the drifts grow
 
-    def counted(self, epoch):
+    def __post_init__(self):
+        steps = validate.count(
+            "AdaptiveChecks: max_steps", self.max_steps, "steps"
+        )
+        object.__setattr__(self, "max_steps", steps)
+
+    def in_steps(self, epoch: Fraction | None) -> "AdaptiveChecks":
         """Returns itself: it counts in steps."""
         del epoch
         return self
 
-    def __post_init__(self):
-        limit = validate.count("AdaptiveChecks: limit", self.limit, "steps")
-        object.__setattr__(self, "limit", limit)
-
-    def next(self, interval, norm, theta):
+    def next_check(self, interval, norm, theta):
         """Returns the step of the round after which the next check is."""
         reach = tf.sqrt(tf.math.divide_no_nan(theta, norm))
         far = tf.cast(interval, tf.float32) * (reach - 1.0)
-        far = tf.where(norm > 0, far, float(self.limit))
-        wait = tf.clip_by_value(far, 1.0, float(self.limit))
+        far = tf.where(norm > 0, far, float(self.max_steps))
+        wait = tf.clip_by_value(far, 1.0, float(self.max_steps))
         return interval + tf.cast(wait, tf.int64)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class VarianceThreshold(Policy):
     """Synchronises when the estimated model variance exceeds theta: FDA.
 
@@ -237,9 +220,10 @@ class VarianceThreshold(Policy):
         a `keras.optimizers.schedules.LearningRateSchedule` of the step, or a
         name in `fda_tf.thetas.RULES`.
       monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
-      cap: an `Every`: the longest interval without a synchronisation.
-      check_every: steps from one check to the next, `CheckEvery(epochs=...)`
-        or `AdaptiveChecks`.
+      max_interval: the longest interval without a synchronisation: steps, an
+        `Every`, or None for no such limit.
+      check_every: from one check to the next: steps, an `Every`, or
+        `AdaptiveChecks`. With r steps, a crossing is found r - 1 late at most.
       overlap: whether the state of a step travels while the next one
         computes. The decision comes one step late, and then averages the
         models as they are. There is no cascade then, since what follows a
@@ -247,8 +231,8 @@ class VarianceThreshold(Policy):
 
     Raises:
       ValueError: for a theta that is negative or NaN, an unknown monitor, a
-        cap that is no `Every`, an impossible `check_every`, or
-        `AdaptiveChecks` with what tells no norm in time.
+        `max_interval` or `check_every` that is none, or `AdaptiveChecks` with
+        what tells no norm in time.
 
     Example:
       >>> VarianceThreshold(theta=1.5, monitor="linear").monitor
@@ -259,27 +243,25 @@ class VarianceThreshold(Policy):
 
     theta: float | str | Schedule | thetas.ThetaSchedule
     monitor: str | monitors.Monitor = "sketch"
-    cap: Every | None = None
-    check_every: "int | CheckEvery | AdaptiveChecks" = 1
+    max_interval: int | Every | None = None
+    check_every: int | Every | AdaptiveChecks = 1
     overlap: bool = False
 
     def __post_init__(self):
         schedule = thetas.get(self.theta)  # refuses what is none
         if isinstance(schedule, thetas.Fixed):
             object.__setattr__(self, "theta", schedule.theta)
-        if not (self.cap is None or isinstance(self.cap, Every)):
-            raise ValueError(
-                f"cap={self.cap!r}: expected fda_tf.Every(steps=...) or "
-                "fda_tf.Every(epochs=...)."
-            )
+        if self.max_interval is not None:
+            longest = _every("max_interval", self.max_interval)
+            object.__setattr__(self, "max_interval", longest)
         object.__setattr__(self, "monitor", monitors.get(self.monitor))
         if schedule.measures and isinstance(self.monitor, monitors.MaxMonitor):
             raise ValueError(
                 f"theta={schedule} with monitor='max', which tells no variance "
                 "to learn from. Take another monitor, or give theta a number."
             )
-        if not isinstance(self.check_every, (CheckEvery, AdaptiveChecks)):
-            every = CheckEvery(self.check_every)
+        if not isinstance(self.check_every, AdaptiveChecks):
+            every = _every("check_every", self.check_every)
             object.__setattr__(self, "check_every", every)
         if not isinstance(self.overlap, bool):
             raise ValueError(
@@ -299,21 +281,12 @@ class VarianceThreshold(Policy):
                 "number of steps."
             )
 
-    def __repr__(self) -> str:
-        fixed = isinstance(self.theta, float)
-        theta = self.theta if fixed else thetas.get(self.theta)
-        return (
-            f"VarianceThreshold(theta={theta}, monitor={self.monitor}, "
-            f"cap={self.cap}, check_every={self.check_every}, "
-            f"overlap={self.overlap})"
-        )
-
     def due(self, clock: Clock) -> tf.Tensor | bool:
-        """Returns whether the cap on the interval is reached."""
-        return self.cap.due(clock) if self.cap else False
+        """Returns whether the interval has reached its maximum."""
+        return self.max_interval.due(clock) if self.max_interval else False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class QuadraticRule(ByClock):
     """Synchronises every H = max(H0, floor((a / lr)^2)) steps: QSR.
 
@@ -360,11 +333,8 @@ class QuadraticRule(ByClock):
         longest = tf.maximum(steps, float(self.least))
         return tf.cast(clock.interval, tf.float32) >= longest
 
-    def __repr__(self) -> str:
-        return told(self)
 
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class PostLocal(ByClock):
     """Synchronises every step at first, later by another policy.
 

@@ -6,7 +6,6 @@ variance, which are the same on all workers, so that theta stays so, too.
 """
 
 import abc
-import contextlib
 import math
 from collections.abc import Sequence
 from fractions import Fraction
@@ -16,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from fda_tf import validate
+from fda_tf.algorithm.part import Part
 
 
 class Job(NamedTuple):
@@ -28,7 +28,7 @@ class Job(NamedTuple):
     matrices: int = 0  # weights of two or more dimensions: L layers have them
 
 
-class ThetaSchedule(abc.ABC):
+class ThetaSchedule(Part, abc.ABC):
     """The contract: theta at the start, after a step, at a synchronisation.
 
     `after_step`, `averaged` and, after it, `synchronised` run inside the
@@ -93,36 +93,6 @@ class ThetaSchedule(abc.ABC):
         """
         del step, interval, estimate
         return theta
-
-    def __repr__(self) -> str:
-        return told(self)
-
-
-def told(thing: Any) -> str:
-    """Returns the repr of a thing by its settings, also of Keras' schedules.
-
-    Theirs has an address, and no settings: unlike ones would look alike where
-    workers compare what they are to do.
-
-    Example:
-      >>> class Rule:
-      ...     def __init__(self, growth):
-      ...         self.growth, self._step = growth, 7
-      >>> told(Rule(growth=0.2))
-      'Rule(growth=0.2)'
-    """
-    shown = {k: v for k, v in vars(thing).items() if k[0] != "_"}
-    settings = ", ".join(f"{k}={_words(v)}" for k, v in shown.items())
-    return f"{type(thing).__name__}({settings})"
-
-
-def _words(value: Any) -> str:
-    if not hasattr(value, "get_config"):
-        return repr(value)
-    # A user's own schedule need not tell: then it is its type alone.
-    with contextlib.suppress(NotImplementedError):
-        return f"{type(value).__name__}({value.get_config()})"
-    return type(value).__name__
 
 
 # Below it, float32 is no longer normal: taken for no variance at all.
@@ -280,7 +250,7 @@ class FdaOpt(ThetaSchedule):
     steps. The first round takes one epoch, and none more than E; then the
     models meet, if they have parted at all.
 
-    The paper checks once an epoch: `check_every=CheckEvery(epochs=1)`. It
+    The paper checks once an epoch: `check_every=Every(epochs=1)`. It
     takes the exact variance for v, and here it is the monitor's estimate,
     which is larger by design: that of the sketch by about eps / (1 + eps) of
     ||mean u||^2.
@@ -366,9 +336,6 @@ class Auto(TargetInterval):
     def __init__(self):
         super().__init__(epochs=1.5)
         self._cap: Any = math.inf  # a variable, once it starts
-
-    def __repr__(self):
-        return "Auto()"
 
     @property
     def variables(self):

@@ -80,6 +80,19 @@ class Checkpoint:
             every = validate.count("Checkpoint: every", self.every, "steps")
             object.__setattr__(self, "every", every)
 
+    def is_due(self, step: int, at_boundary: bool) -> bool:
+        """Returns whether a checkpoint is due.
+
+        Args:
+          step: steps done.
+          at_boundary: whether an epoch or an evaluation has just ended.
+        """
+        return step % self.every == 0 if self.every else at_boundary
+
+    def steps_to_next(self, step: int) -> int | None:
+        """Returns the steps until the next one; None if no step brings it."""
+        return self.every - step % self.every if self.every else None
+
     def prepare(self) -> None:
         """Makes the directory and sees that files can be written there.
 

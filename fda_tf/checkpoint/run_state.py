@@ -205,11 +205,7 @@ def _settings(loop: Loop) -> dict[str, Any]:
     workers = loop.workers
     described = description.describe(
         workers.worker,
-        sync=loop.sync,
-        server=loop.server,
-        average_statistics=loop.exchange.average_statistics,
-        compression=loop.exchange.compression,
-        guard=loop.exchange.guard,
+        loop.algorithm,
         **workers.settings(),
     )
     for name in described:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from fda_tf.algorithm import compression
-from fda_tf.algorithm.guard import OutlierGuard
+from fda_tf.algorithm.algorithm import Algorithm
 from fda_tf.tensors import vectors
 from fda_tf.tensors.vectors import Vector
 from fda_tf.workers import variable_groups
@@ -37,23 +37,20 @@ class Exchange:
     Args:
       workers: the K workers.
       w0: the variables that hold the last synchronised model.
-      statistics: "average", or "local" ones that do not travel.
-      compression: what travels: a name in `fda_tf.COMPRESSIONS`, or a `Compression`.
-      guard: a `OutlierGuard`, or None.
+      algorithm: whose compression, guard and statistics these are.
     """
 
     def __init__(
         self,
         workers: Workers,
         w0: list[tf.Variable],
-        statistics: str = "average",
-        compression: str | compression.Compression = "float32",
-        guard: OutlierGuard | None = None,
+        algorithm: Algorithm,
     ):
         self.workers, self._w0 = workers, w0
-        self.compression, self.guard = compression.get(compression), guard
-        self.average_statistics = statistics == "average"
-        plain = guard is None and type(self.compression) is compression.Float32
+        self.guard = algorithm.guard
+        self.compression = algorithm.compression or compression.Float32()
+        self.average_statistics = algorithm.statistics == "average"
+        plain = self.guard is None and algorithm.compression is None
         # Alone nothing travels, and nothing is left out.
         self._as_they_are = plain or workers.count == 1
         if self.compression.feedback and workers.count > 1:

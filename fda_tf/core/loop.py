@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from fda_tf.algorithm import thetas
-from fda_tf.algorithm.optimizers import Average
+from fda_tf.algorithm.algorithm import Algorithm
+from fda_tf.algorithm.optimizers import ServerStep
 from fda_tf.algorithm.policies import Clock
 from fda_tf.core import variance_check
 from fda_tf.core.averaging import Exchange
@@ -26,7 +27,6 @@ from fda_tf.workers.local_model import Snapshot
 from fda_tf.workers.variable_groups import Group
 
 CAUSES = ("", "threshold", "interval")  # why a step ended in a synchronisation
-STATISTICS = ("average", "local")
 
 
 class StepTrace(NamedTuple):
@@ -46,35 +46,32 @@ class Loop:
 
     Args:
       workers: the K workers, in their home.
-      sync: when to synchronise: `Every` or `VarianceThreshold`.
-      server: how the average is applied: `Average` or `ServerOptimizer`.
+      algorithm: what the method is.
       epoch: the steps of a global epoch, if known.
-      **exchange: what travels at a synchronisation: `Exchange`'s statistics,
-        compression and guard.
     """
 
     def __init__(
         self,
         workers: Workers,
-        sync: Any,
-        server: Any,
+        algorithm: Algorithm,
         epoch: Fraction | None = None,
-        **exchange: Any,
     ):
-        self.workers, self.sync, self.server = workers, sync, server
-        self.epoch = epoch
+        self.workers, self.algorithm, self.epoch = workers, algorithm, epoch
+        self.sync = sync = algorithm.sync
         # Alone there is nothing to check, and nothing to average or to count.
-        self.nothing_to_average = workers.count == 1 and isinstance(
-            server, Average
+        self.nothing_to_average = (
+            workers.count == 1 and algorithm.server_optimizer is None
         )
         self.monitor = sync.monitor if workers.count > 1 else None
         group = workers.worker.weights
         self.w0 = vectors.variables(group.pack(), "w0")
-        server.build(group.layout, workers.worker.names)
+        self.server = ServerStep(
+            algorithm.server_optimizer, group.layout, workers.worker.names
+        )
         self.check = None
         if self.monitor:
             self.check = Check(sync, workers, self.w0, epoch)
-        self.exchange = Exchange(workers, self.w0, **exchange)
+        self.exchange = Exchange(workers, self.w0, algorithm)
         self.hold()
         sync.build()
         if sync.needs_loss:

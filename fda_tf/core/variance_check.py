@@ -61,7 +61,7 @@ class Check:
         epoch: Fraction | None = None,
     ):
         self.monitor, self.workers, self._w0 = sync.monitor, workers, w0
-        self._every = sync.check_every.counted(epoch)
+        self._every = sync.check_every.in_steps(epoch)
         self._overlap = sync.overlap
         self.monitor.build(workers.worker.weights.layout.bucket_sizes)
         self._cascade = self.monitor.cascade and not sync.overlap
@@ -71,7 +71,7 @@ class Check:
         self._crossed = _variable(False, tf.bool, "crossed")
         self._whole = _variable(False, tf.bool, "whole")
         self._near = _variable(False, tf.bool, "near")
-        self._next = _variable(self._every.first, tf.int64, "next_check")
+        self._next = _variable(self._every.first_check, tf.int64, "next_check")
         self._held = _variable(False, tf.bool, "held")
         room = [workers.here, self.monitor.floats if self._overlap else 0]
         self._states = _variable(tf.zeros(room), tf.float32, "states")
@@ -106,13 +106,13 @@ class Check:
         """
 
         def send():
-            self._next.assign(self._every.next(interval, None, None))
+            self._next.assign(self._every.next_check(interval, None, None))
             self._states.assign(self.workers.each(self._state(theta)))
             return self._held.assign(True)
 
         def look():
             norm, mean_state = self._mean_state(theta)
-            self._next.assign(self._every.next(interval, norm, theta))
+            self._next.assign(self._every.next_check(interval, norm, theta))
             return self._verdict(mean_state, theta)
 
         is_next = interval >= self._next.read_value()
@@ -126,7 +126,7 @@ class Check:
         for flag in (self._crossed, self._whole, self._near):
             flag.assign(False)
         self._held.assign(False)
-        self._next.assign(self._every.first)
+        self._next.assign(self._every.first_check)
 
     def _verdict(self, mean_state, theta) -> Verdict:
         return Verdict(

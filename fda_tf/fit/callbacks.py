@@ -1,19 +1,20 @@
 """`model.fit` on a cluster, by one callback."""
 
-from typing import Any
-
+import keras
 import numpy as np
 import tensorflow as tf
 
 from fda_tf import tf_internals
-from fda_tf.algorithm import compression, thetas
+from fda_tf.algorithm import algorithm as algorithms
+from fda_tf.algorithm import thetas
+from fda_tf.algorithm.algorithm import Algorithm
+from fda_tf.algorithm.compression import Compression
 from fda_tf.algorithm.guard import OutlierGuard
 from fda_tf.algorithm.monitors import Monitor
-from fda_tf.algorithm.optimizers import Average
 from fda_tf.algorithm.policies import (
     AdaptiveChecks,
-    CheckEvery,
     Every,
+    Policy,
     Schedule,
     VarianceThreshold,
 )
@@ -23,7 +24,8 @@ from fda_tf.fit.keras_hooks import FitCallback, put_first
 from fda_tf.fit.session import Fit
 from fda_tf.fit.validation import VALIDATIONS
 from fda_tf.processes.process_group import ProcessGroup, current_process_group
-from fda_tf.run import plan
+from fda_tf.run.recorder import check_checkpoint
+from fda_tf.run.sync_log import Synchronisation
 
 
 class Averaging(FitCallback):
@@ -58,13 +60,8 @@ class Averaging(FitCallback):
     the next exchange; one that fails ends `fit` on all, with its error.
 
     Args:
-      sync: when to synchronise: `VarianceThreshold`, `Every`, `EveryStep`.
-      server: how the average is applied; by default `Average()`.
-      statistics: of BatchNorm and the like: "average" at each
-        synchronisation, or "local": for evaluation only, as in the paper.
-      compression: what travels at a synchronisation: a name in
-        `fda_tf.COMPRESSIONS`, or a `fda_tf.compression.Compression`.
-      guard: a `fda_tf.OutlierGuard` against a worker that is far off, or None.
+      algorithm: a `fda_tf.Algorithm`, or a policy, which stands for the
+        algorithm with this policy and defaults for all else.
       checkpoint: a `fda_tf.Checkpoint`: the next `fit` in its directory goes
         on where this one was stopped, and SIGTERM stops it in good order.
       validation: "shared": validation data that are the same on all workers
@@ -74,9 +71,9 @@ class Averaging(FitCallback):
       process_group: what `fda_tf.connect()` returned.
 
     Attributes:
-      syncs: a dict for each synchronisation: step, cause ("threshold",
-        "interval", "end", or "callback" for what one has moved) and the
-        estimate of the variance. When `fit` is called again, both lists go on,
+      algorithm: the `Algorithm`.
+      syncs: a `Synchronisation` for each: step, interval, cause, estimate.
+        When `fit` is called again, this list and `variance` go on,
         unless the model was compiled anew, its epochs became of another length,
         or a callback of the same settings has trained it in between.
       variance: the estimate after each step, floats; empty without a monitor.
@@ -104,12 +101,8 @@ class Averaging(FitCallback):
 
     def __init__(
         self,
-        sync: Every | VarianceThreshold,
-        server: Any = None,
+        algorithm: Algorithm | Policy,
         *,
-        statistics: str = "average",
-        compression: str | compression.Compression = "float32",
-        guard: OutlierGuard | None = None,
         checkpoint: Checkpoint | None = None,
         validation: str = "shared",
         process_group: ProcessGroup | None = None,
@@ -118,18 +111,15 @@ class Averaging(FitCallback):
         self.process_group = (
             current_process_group() if process_group is None else process_group
         )
-        self.sync, self.statistics = sync, statistics
-        self.server = Average() if server is None else server
-        plan.check_parts(sync, self.server, statistics, checkpoint)
-        self.compression = plan.check_exchange(compression, guard)
-        self.guard = guard
+        self.algorithm = algorithms.get(algorithm)
+        check_checkpoint(checkpoint)
         self.checkpoint = checkpoint
         if validation not in VALIDATIONS:
             raise ValueError(
                 f"validation={validation!r}. Known: {', '.join(VALIDATIONS)}."
             )
         self.validation = validation
-        self.syncs: list[dict[str, Any]] = []
+        self.syncs: list[Synchronisation] = []
         self.variance: list[float] = []
         self.made: Made | None = None
         self._fit: Fit | None = None
@@ -203,18 +193,26 @@ _ONE_EPOCH = Every(epochs=1)
 class FDA(Averaging):
     """Federated Dynamic Averaging inside `model.fit`.
 
-    Shorthand for `Averaging(VarianceThreshold(theta, monitor, cap, ...), ...)`.
+    Shorthand for `Averaging(Algorithm(VarianceThreshold(theta, ...), ...))`.
 
     Args:
       theta: of the variance, at least 0, in squared units of the weights; or
         what sets it: "auto", or as in `VarianceThreshold`.
-      monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
-      cap: the longest interval without a synchronisation; by default one
-        epoch, and none for "auto" and other goals of `fda_tf.thetas`, which
-        have a limit of their own. None for no limit.
-      check_every: steps from one check to the next, or `AdaptiveChecks`.
+      monitor: "linear", "sketch", "naive", "exact", "max", or a
+        `fda_tf.monitors.Monitor`.
+      max_interval: the longest interval without a synchronisation: steps, or
+        an `Every`; by default one epoch, and none for "auto" and other goals
+        of `fda_tf.thetas`, which have a limit of their own. None for no limit.
+      check_every: from one check to the next: steps, an `Every`, or
+        `fda_tf.policies.AdaptiveChecks`.
       overlap: whether a state travels while the next step computes.
-      **options: the other arguments of `Averaging`.
+      server_optimizer: as in `Algorithm`.
+      compression: as in `Algorithm`.
+      guard: as in `Algorithm`.
+      statistics: as in `Algorithm`.
+      checkpoint: as in `Averaging`.
+      validation: as in `Averaging`.
+      process_group: as in `Averaging`.
 
     Example:
       >>> import keras
@@ -234,15 +232,35 @@ class FDA(Averaging):
         theta: float | str | Schedule | thetas.ThetaSchedule = 1.5,
         monitor: str | Monitor = "sketch",
         *,
-        cap: Every | None = _ONE_EPOCH,
-        check_every: int | CheckEvery | AdaptiveChecks = 1,
+        max_interval: int | Every | None = _ONE_EPOCH,
+        check_every: int | Every | AdaptiveChecks = 1,
         overlap: bool = False,
-        **options: Any,
+        server_optimizer: keras.optimizers.Optimizer | None = None,
+        compression: str | Compression | None = None,
+        guard: OutlierGuard | None = None,
+        statistics: str = "average",
+        checkpoint: Checkpoint | None = None,
+        validation: str = "shared",
+        process_group: ProcessGroup | None = None,
     ):
-        if cap is _ONE_EPOCH and thetas.get(theta).measures:
-            cap = None  # it was not given, and would end all rounds
-        sync = VarianceThreshold(theta, monitor, cap, check_every, overlap)
-        super().__init__(sync, **options)
+        if max_interval is _ONE_EPOCH and thetas.get(theta).measures:
+            max_interval = None  # it was not given, and would end all rounds
+        sync = VarianceThreshold(
+            theta, monitor, max_interval, check_every, overlap
+        )
+        algorithm = Algorithm(
+            sync,
+            server_optimizer=server_optimizer,
+            compression=compression,
+            guard=guard,
+            statistics=statistics,
+        )
+        super().__init__(
+            algorithm,
+            checkpoint=checkpoint,
+            validation=validation,
+            process_group=process_group,
+        )
 
 
 def _shuffle_apart(process_group: ProcessGroup) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras.optimizers.schedules import LearningRateSchedule as Schedule
 
-from fda_tf.algorithm.policies import VarianceThreshold
+from fda_tf.algorithm.policies import Policy
 from fda_tf.data import specs
 from fda_tf.data.digests import digest
 from fda_tf.fit.metrics import Metrics
@@ -36,7 +36,8 @@ def settings(*parts: Any) -> Any:
     a server optimizer's rate, are set from outside: they are equal to nothing.
 
     Example:
-      >>> from fda_tf import LinearMonitor, VarianceThreshold
+      >>> from fda_tf.algorithm.monitors import LinearMonitor
+      >>> from fda_tf.algorithm.policies import VarianceThreshold
       >>> settings(VarianceThreshold(1.5, LinearMonitor())) == settings(
       ...     VarianceThreshold(1.5, LinearMonitor()))
       True
@@ -77,7 +78,8 @@ class Made:
         specs of the batches and the steps of an epoch.
       settings: of the algorithm.
       spec: of the batches.
-      cap: in epochs, if the loop knows no epoch's length.
+      max_epochs: the longest interval, which fit keeps itself where the
+        length of an epoch is unknown; else None.
       trainer: this process's worker.
       compiled: its steps.
       metrics: of all workers; None alone, where there is nothing to reduce.
@@ -88,7 +90,7 @@ class Made:
     made_for: tuple
     settings: Any
     spec: Any
-    cap: float | None
+    max_epochs: float | None
     trainer: Trainer
     compiled: Callable
     metrics: Metrics | None
@@ -131,14 +133,13 @@ def make(
 def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
     """Returns what a new run trains with; the model keeps it."""
     kept = _kept(callback, made_for)
-    ours = settings(
-        *(callback.sync, callback.server, callback.statistics),
-        *(callback.compression, callback.guard, callback.checkpoint),
-    )
+    ours = settings(callback.algorithm, callback.checkpoint)
     _, spec, steps = made_for
-    cap = _own_cap(callback.sync, steps)
+    every = _epochs_to_count(callback.algorithm.sync, steps)
     meetings.settled = True  # the trainer tells of errors by itself
-    trainer = _trainer(callback, spec, steps, cap, kept and kept.trainer.worker)
+    trainer = _trainer(
+        callback, spec, steps, every, kept and kept.trainer.worker
+    )
     meetings.settled = False
     owner = weakref.ref(callback)
     if kept and (kept.made_for, kept.settings) == (made_for, ours):
@@ -152,7 +153,7 @@ def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
         logs = trainer.worker.logs
         metrics = Metrics(callback.model, spec, logs, callback.process_group)
     made = Made(
-        *(made_for, ours, spec, cap, trainer, compiled, metrics, samples),
+        *(made_for, ours, spec, every, trainer, compiled, metrics, samples),
         owner,
     )
     # Not by setattr: Keras would track the variables of what it is given.
@@ -167,7 +168,7 @@ def _kept(callback: Any, made_for: tuple) -> Made | None:
         return None
     trainer = kept.trainer
     # One that needs the loss has given the worker a variable of its own.
-    if trainer.loop.sync.needs_loss or callback.sync.needs_loss:
+    if trainer.loop.sync.needs_loss or callback.algorithm.sync.needs_loss:
         return None
     if trainer.model is not callback.model:
         return None  # but one that it is a copy of
@@ -191,33 +192,31 @@ def take_chiefs(trainer: Trainer) -> list[Group]:
     return sent
 
 
-def _own_cap(sync: Any, steps: int | None) -> float | None:
-    if steps is None and isinstance(sync, VarianceThreshold) and sync.cap:
-        return sync.cap.epochs
-    return None
+def _epochs_to_count(sync: Policy, steps: int | None) -> float | None:
+    """Returns the longest interval in epochs, if the loop cannot count them."""
+    longest = getattr(sync, "max_interval", None)
+    return longest.epochs if steps is None and longest else None
 
 
 def _trainer(
     callback: Any,
     spec: Any,
     steps: int | None,
-    cap: float | None,
+    max_epochs: float | None,
     worker: Worker | None,
 ) -> Trainer:
-    sync, checkpoint = callback.sync, callback.checkpoint
+    algorithm, checkpoint = callback.algorithm, callback.checkpoint
+    if max_epochs:  # fit itself keeps it
+        sync = dataclasses.replace(algorithm.sync, max_interval=None)
+        algorithm = dataclasses.replace(algorithm, sync=sync)
     return Trainer(
         callback.model,
         spec,
-        # A cap that fit itself looks after is left out.
-        sync=dataclasses.replace(sync, cap=None) if cap else sync,
-        server=callback.server,
-        statistics=callback.statistics,
-        compression=callback.compression,
-        guard=callback.guard,
+        algorithm,
         steps_per_epoch=steps,
         process_group=callback.process_group,
         worker=worker,
-        cap_in_epochs=cap,
+        max_epochs=max_epochs,
         checkpoint=checkpoint and checkpoint.every,
     )
 

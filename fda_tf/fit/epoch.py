@@ -92,9 +92,9 @@ class Steps:
                 self._progress.begin_execution()
             self._do(self._execution.idle, error)
 
-    def keep_cap(self) -> None:
-        """Keeps the cap in epochs, where their length is not known."""
-        every, loop = self._made.cap, self._loop
+    def keep_max_interval(self) -> None:
+        """Keeps the longest interval, where the length of epochs is unknown."""
+        every, loop = self._made.max_epochs, self._loop
         due = every and (self._progress.epoch + 1) % max(1, round(every)) == 0
         if self._progress.diverged or not due:
             return

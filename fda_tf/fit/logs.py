@@ -14,6 +14,7 @@ from fda_tf.algorithm.policies import VarianceThreshold
 from fda_tf.core.loop import CAUSES, Loop
 from fda_tf.fit.compiled_steps import Done
 from fda_tf.fit.metrics import Metrics, Share
+from fda_tf.run.sync_log import SyncLog
 from fda_tf.run.trainer import Trainer
 
 
@@ -183,8 +184,9 @@ class Record:
     """
 
     def __init__(self, callback: Any):
-        self.syncs, self.variance = callback.syncs, callback.variance
-        self._name, self._sync = type(callback).__name__, callback.sync
+        self.syncs, self.variance = SyncLog(callback.syncs), callback.variance
+        self._name = type(callback).__name__
+        self._sync = callback.algorithm.sync
         self._points: Points | None = None
         self._loop: Loop | None = None
         self._sent, self._theta = (0, 0), 0.0  # as they are now
@@ -268,9 +270,7 @@ class Record:
         self._theta = float(self._loop.theta)
 
     def _note(self, step: Any, cause: str, estimate: float) -> None:
-        self.syncs.append(
-            {"step": int(step), "cause": cause, "estimate": float(estimate)}
-        )
+        self.syncs.add(int(step), cause, estimate)
         if self._points:
             self._points.synchronisation(int(step), estimate)
 
@@ -283,7 +283,7 @@ def _told(sync: Any) -> str:
       'LinearFDA, theta auto'
       >>> from fda_tf import Every
       >>> _told(Every(steps=8))
-      'Every(steps=8, epochs=None)'
+      'Every(steps=8)'
     """
     if not isinstance(sync, VarianceThreshold):
         return repr(sync)

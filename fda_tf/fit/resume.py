@@ -16,7 +16,6 @@ from fda_tf.fit.compiled_steps import Made
 from fda_tf.fit.logs import Record
 from fda_tf.fit.progress import ENDLESS, Progress
 from fda_tf.processes.preemption import Preemption
-from fda_tf.run import sync_table
 from fda_tf.run.trainer import Trainer
 
 KEPT = {
@@ -193,7 +192,7 @@ class Resuming:
         if self.found:
             history = self.found.history()
             self._record.variance[:] = history[0].tolist()
-            self._record.syncs[:] = sync_table.from_arrays(history[SYNCS])
+            self._record.syncs.restore(history[SYNCS])
             trainer.restore(self.found)
 
     def go_to_step(self, iterator: Any) -> Any:
@@ -233,15 +232,13 @@ class Resuming:
 
     def to_next(self, step: int) -> int:
         """Returns the steps until the next checkpoint within an epoch."""
-        every = self.checkpoint and self.checkpoint.every
-        return every - step % every if every else ENDLESS
+        checkpoint = self.checkpoint
+        return (checkpoint and checkpoint.steps_to_next(step)) or ENDLESS
 
     def is_due(self, step: int, epochs_end: bool = False) -> bool:
         """Returns whether a checkpoint is to be written after this step."""
-        if self.checkpoint is None:
-            return False
-        every = self.checkpoint.every
-        return step % every == 0 if every else epochs_end
+        checkpoint = self.checkpoint
+        return checkpoint is not None and checkpoint.is_due(step, epochs_end)
 
     def stop(self, stopped: bool) -> None:
         """Says whether training was stopped, and is not to go on."""
@@ -255,7 +252,7 @@ class Resuming:
           error: that has ended the training here: then none is written.
         """
         memory, arrays = collect(self.callbacks)
-        syncs = sync_table.to_arrays(self._record.syncs)
+        syncs = self._record.syncs.to_arrays()
         progress = self._progress
         all_have = made.trainer.save(
             self.checkpoint,

@@ -233,7 +233,7 @@ class Fit:
         trainer.home.end_meeting()
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)
-            self._steps.keep_cap()
+            self._steps.keep_max_interval()
         self.average_frozen()
         extra = self._record.logs()
         # There are none if the epoch was over when a checkpoint was written.

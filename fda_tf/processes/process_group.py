@@ -299,7 +299,7 @@ def connect(
       RuntimeError: if TensorFlow was used before.
 
     Example:
-      >>> replicas = connect()
+      >>> process_group = connect()
       >>> process_group.count, process_group.index, process_group.is_chief
       (1, 0, True)
     """

@@ -5,17 +5,23 @@ from typing import Any
 
 import keras
 
+from fda_tf.algorithm import algorithm as algorithms
+from fda_tf.algorithm.algorithm import Algorithm
+from fda_tf.algorithm.policies import Policy
+from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.data import sources
-from fda_tf.run import history
-from fda_tf.run.plan import Plan, takes_plan
+from fda_tf.run import recorder
+from fda_tf.run.history import History
+from fda_tf.run.recorder import Settings
+from fda_tf.run.sync_log import Synchronisation
 from fda_tf.workers.participation import Round
 from fda_tf.workers.simulated import Simulation
 
 
-@takes_plan
 def simulate(
     build: Callable[[], keras.Model],
     shards: Sequence[Any],
+    algorithm: Algorithm | Policy | None = None,
     *,
     steps: int,
     workers: int | None = None,
@@ -24,8 +30,15 @@ def simulate(
     seed: int = 0,
     clients_per_round: int | None = None,
     straggler_rate: float = 0.0,
-    **options: Any,
-) -> history.History:
+    weighting: str = "equal",
+    validation_data: Any = None,
+    validation_batch_size: int = 500,
+    evaluate_every: int | None = None,
+    on_evaluation: Callable[[dict[str, Any]], Any] | None = None,
+    on_progress: Callable[[dict[str, Any]], Any] | None = None,
+    on_synchronisation: Callable[[Synchronisation], Any] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> History:
     """Trains K simulated workers on one machine.
 
     On a CPU it is fastest with one thread for each operation, since each core
@@ -39,6 +52,9 @@ def simulate(
         for each core. All workers start from the first one's weights.
       shards: one (x,), (x, y) or (x, y, sample_weight) of arrays a worker,
         as `fit` takes them, or one batched `tf.data.Dataset` a worker.
+      algorithm: a `fda_tf.Algorithm`, or a policy, which stands for the
+        algorithm with this policy and defaults for all else; by default
+        `VarianceThreshold(theta=1.5)`.
       steps: in-parallel steps: every worker does one each.
       workers: K; if given, the number of shards must be the same.
       batch_size: samples of a worker's batch, for shards of arrays.
@@ -51,8 +67,19 @@ def simulate(
       straggler_rate: the chance with which a worker misses a synchronisation: it goes
         on with its own weights, and counts its drift from the new w_0. Bytes
         are counted as if all had sent. Everyone is there at the end.
-      **options: the other fields of `fda_tf.Plan`: sync, server,
-        statistics, validation_data, evaluate_every, on_evaluation, ...
+      weighting: "equal", or "samples": workers count in proportion to their
+        samples, for the variance, too.
+      validation_data: (x, y), (x, y, sample_weight) or a batched dataset, on
+        which the average of the models is evaluated.
+      validation_batch_size: samples.
+      evaluate_every: steps between evaluations; None for once a global
+        epoch, after step ceil(e n / (B K)). The last step is always evaluated.
+      on_evaluation: called with the row of each evaluation; training ends
+        if it returns True on any worker.
+      on_progress: called with such a row, without metrics, every few steps.
+      on_synchronisation: called with each `Synchronisation`.
+      checkpoint: a `fda_tf.Checkpoint`: a run in its directory goes on where
+        the one before was stopped, and SIGTERM stops it in good order.
 
     Returns:
       A `fda_tf.History`, whose `model` has the final average.
@@ -71,9 +98,9 @@ def simulate(
       >>> x = np.random.default_rng(0).normal(size=(40, 2))
       >>> shards = [(x[:20], x[:20, :1]), (x[20:], x[20:, :1])]
       >>> from fda_tf import VarianceThreshold
-      >>> history = simulate(build, shards, steps=5, batch_size=4,
-      ...                    sync=VarianceThreshold(0.0, "naive"))
-      >>> [sync["step"] for sync in history.syncs]
+      >>> history = simulate(build, shards, VarianceThreshold(0.0, "naive"),
+      ...                    steps=5, batch_size=4)
+      >>> [sync.step for sync in history.syncs]
       [1, 2, 3, 4, 5]
     """
     if not callable(build) or isinstance(build, keras.Layer):
@@ -87,7 +114,18 @@ def simulate(
             f"workers={workers}, but {len(shards)} shards were given. Give "
             "one shard for each worker; fda_tf.partition.split makes them."
         )
-    plan = Plan(steps=steps, **options)
+    algorithm = algorithms.get(algorithm)
+    settings = Settings(
+        steps=steps,
+        weighting=weighting,
+        validation_data=validation_data,
+        validation_batch_size=validation_batch_size,
+        evaluate_every=evaluate_every,
+        on_evaluation=on_evaluation,
+        on_progress=on_progress,
+        on_synchronisation=on_synchronisation,
+        checkpoint=checkpoint,
+    )
     source = sources.source(shards, batch_size, sampling, seed)
     if clients_per_round is not None and not isinstance(
         source, sources.ArraySource
@@ -101,11 +139,9 @@ def simulate(
         source,
         len(shards),
         rounds=Round(len(shards), clients_per_round, straggler_rate, seed),
-        shares=sources.shares(source.sizes)
-        if plan.weighting == "samples"
-        else None,
+        shares=sources.shares(source.sizes) if weighting == "samples" else None,
     )
-    local = plan.statistics == "local" and home.has_statistics
+    local = algorithm.statistics == "local" and home.has_statistics
     if clients_per_round is not None and local:
         raise ValueError(
             'clients_per_round= with statistics="local": when a round ends, the '
@@ -113,4 +149,4 @@ def simulate(
             "the next one, who may not have trained. Give "
             'statistics="average".'
         )
-    return history.run(home, plan, source.samples)
+    return recorder.run(home, algorithm, settings, source.samples)

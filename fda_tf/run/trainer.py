@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fda_tf.algorithm.guard import OutlierGuard
-from fda_tf.algorithm.optimizers import Average
-from fda_tf.algorithm.policies import VarianceThreshold
+from fda_tf.algorithm import algorithm as algorithms
+from fda_tf.algorithm.algorithm import Algorithm
+from fda_tf.algorithm.policies import Policy
 from fda_tf.checkpoint import latest
 from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.checkpoint.run_state import State
@@ -19,7 +19,6 @@ from fda_tf.core.loop import Loop
 from fda_tf.data import specs
 from fda_tf.processes import agreement
 from fda_tf.processes.process_group import ProcessGroup, current_process_group
-from fda_tf.run.plan import check_exchange, check_parts
 from fda_tf.workers import description
 from fda_tf.workers.distributed import Cluster
 from fda_tf.workers.local_model import Worker
@@ -39,14 +38,10 @@ class Trainer:
       model: compiled, and made outside any `strategy.scope()`.
       example: a batch, as the model's `train_step` takes it, or the
         `tf.TypeSpec`s of all batches.
-      sync: when to synchronise; by default `VarianceThreshold(theta=1.5)`.
-      server: how the average is applied; by default `Average()`.
-      statistics: of BatchNorm and the like: "average" at each
-        synchronisation, or "local": for evaluation only, as in the paper.
-      compression: what travels at a synchronisation: a name in
-        `fda_tf.COMPRESSIONS`, or a `fda_tf.compression.Compression`.
-      guard: a `fda_tf.OutlierGuard` against a worker that is far off, or None.
-      steps_per_epoch: the steps of an epoch, for a `sync` that counts in epochs.
+      algorithm: a `fda_tf.Algorithm`, or a policy, which stands for the
+        algorithm with this policy and defaults for all else; by default
+        `VarianceThreshold(theta=1.5)`.
+      steps_per_epoch: the steps of an epoch, for a policy that counts in epochs.
       process_group: what `fda_tf.connect()` returned.
       worker: the `worker` of another trainer of this model, as compiled now,
         and of such batches: then the model's step is not traced again.
@@ -74,12 +69,8 @@ class Trainer:
         self,
         model: keras.Model,
         example: Any,
+        algorithm: Algorithm | Policy | None = None,
         *,
-        sync: Any = None,
-        server: Any = None,
-        statistics: str = "average",
-        compression: Any = "float32",
-        guard: OutlierGuard | None = None,
         steps_per_epoch: int | None = None,
         process_group: ProcessGroup | None = None,
         worker: Worker | None = None,
@@ -88,31 +79,18 @@ class Trainer:
         process_group = (
             current_process_group() if process_group is None else process_group
         )
-        sync = VarianceThreshold(1.5) if sync is None else sync
-        server = Average() if server is None else server
-        self.model, self.process_group, self.statistics = (
-            model,
-            process_group,
-            statistics,
-        )
+        self.model, self.process_group = model, process_group
         epoch = None if steps_per_epoch is None else Fraction(steps_per_epoch)
         with process_group.lost_worker_in_words():
             try:
-                check_parts(sync, server, statistics)
-                exchange = {
-                    "statistics": statistics,
-                    "compression": check_exchange(compression, guard),
-                    "guard": guard,
-                }
+                self.algorithm = algorithms.get(algorithm)
                 spec = tf.nest.map_structure(_spec, example)
                 self.worker = worker or Worker(model, spec)
                 described = description.describe(
                     self.worker,
-                    sync=sync,
-                    server=server,
+                    self.algorithm,
                     steps_per_epoch=steps_per_epoch,
                     run_eagerly=self.worker.eager,
-                    **exchange,
                     **settings,
                 )
             except Exception as error:  # the other workers must hear of it
@@ -120,7 +98,7 @@ class Trainer:
                 raise
             agreement.agree_on(process_group, described)
             self.home = Cluster(self.worker, None, process_group)
-        self.loop = Loop(self.home, sync, server, epoch, **exchange)
+        self.loop = Loop(self.home, self.algorithm, epoch)
         self._state = State(self.loop, self._variables())
         self._step = self.worker.compile(self._one_step, reduce_retracing=True)
         self._after_step = tf.function(self.loop.after_step, autograph=False)
@@ -143,15 +121,15 @@ class Trainer:
           Whether there was a synchronisation.
 
         Raises:
-          ValueError: for a `sync` that needs the training loss, `AdaComm`,
+          ValueError: for a policy that needs the training loss, `AdaComm`,
             which only `step` knows.
           FloatingPointError: when a worker's drift is not finite.
         """
         if self.loop.sync.needs_loss:
             raise ValueError(
-                f"after_step() with sync={self.loop.sync}, which needs the "
+                f"after_step() with {self.loop.sync}, which needs the "
                 "training loss, and a step of yours does not tell it. Call "
-                "Trainer.step(batch), or give another sync."
+                "Trainer.step(batch), or take another policy."
             )
         with self.process_group.lost_worker_in_words():
             _, cause, finite = self.loop.call(self._after_step)

@@ -4,23 +4,28 @@ import hashlib
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from fda_tf import keras_internals, version
+from fda_tf.algorithm.algorithm import Algorithm
+from fda_tf.algorithm.part import flatten
 from fda_tf.processes import agreement
 
 
-def describe(worker: Any, **settings: Any) -> dict[str, Any]:
+def describe(
+    worker: Any, algorithm: Algorithm | None = None, **settings: Any
+) -> dict[str, Any]:
     """Returns what must be the same on every worker, by name, as JSON has it.
 
     Args:
       worker: a `fda_tf.workers.local_model.Worker`.
-      **settings: of the run: numbers, words, or what is told by its `repr`.
+      algorithm: that the workers run.
+      **settings: of the run: numbers, words, or lists of such.
     """
-    return describe_model(worker) | {
-        name: _setting(value) for name, value in settings.items()
-    }
+    described = describe_model(worker)
+    for name, value in (algorithm.get_config() if algorithm else {}).items():
+        described |= flatten(name, value)
+    return described | {n: agreement.plain(v) for n, v in settings.items()}
 
 
 def describe_model(worker: Any) -> dict[str, Any]:
@@ -55,12 +60,6 @@ def describe_model(worker: Any) -> dict[str, Any]:
         if layer is not model
     }
     return versions | compiled | shapes | layers | worker.held
-
-
-def _setting(value: Any) -> Any:
-    if value is None or isinstance(value, (str, bool, int, float, np.generic)):
-        return agreement.plain(value)
-    return agreement.without_addresses(repr(value))
 
 
 def _digest(layer: Any) -> str:

@@ -37,12 +37,9 @@ class Round:
             "straggler_rate", straggler_rate, 0.0, what
         )
         if straggler_rate >= 1:
-            raise ValueError(f"straggler_rate={miss!r}: expected {what}.")
-        self._clients, self._seed, self.apart = (
-            clients,
-            seed,
-            straggler_rate > 0,
-        )
+            raise ValueError(f"straggler_rate={straggler_rate!r}: expected {what}.")
+        self._clients, self._seed = clients, seed
+        self.apart = straggler_rate > 0
         self.count, self._drawn = clients, clients_per_round is not None
         if self._drawn:
             self.count = validate.count(
@@ -50,13 +47,15 @@ class Round:
             )
             if not 2 <= self.count <= clients:
                 raise ValueError(
-                    f"clients_per_round={participants}: expected 2 to {clients}, "
-                    "the number of workers; one alone would have no average."
+                    f"clients_per_round={clients_per_round}: expected 2 to "
+                    f"{clients}, the number of workers; one alone would have "
+                    "no average."
                 )
         if self._drawn and self.apart:
             raise ValueError(
-                "clients_per_round= and straggler_rate= together have no meaning: who missed "
-                "the end of a round may not be in the next. Give one of them."
+                "clients_per_round= and straggler_rate= together have no "
+                "meaning: who missed the end of a round may not be in the "
+                "next. Give one of them."
             )
         self._number = _variable(0, tf.int64, "round")
         self._places = _variable(tf.range(self.count), tf.int32, "clients")
