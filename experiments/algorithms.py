@@ -47,7 +47,7 @@ class Algorithm:
 
     sync: Callable[[Settings], object]
     uses: Mapping[str, object]
-    server: Callable[[Settings], object] = lambda s: fda_tf.Average()
+    server: Callable[[Settings], object] = lambda s: None
     optimizer: Callable[[float], Optimizer] | None = None
 
     def parts(self, settings: Settings) -> Parts:
@@ -55,7 +55,7 @@ class Algorithm:
         task = tasks.TASKS[settings.task]
         return Parts(
             sync=self.sync(settings),
-            server=self.server(settings),
+            server_optimizer=self.server(settings),
             optimizer=functools.partial(
                 self.optimizer or task.optimizer, settings.learning_rate
             ),
@@ -108,7 +108,9 @@ def _fda(monitor: str) -> Algorithm:
 
 
 def _sketch(s: Settings) -> object:
-    monitor = fda_tf.SketchMonitor(s.sketch_depth, s.sketch_width, s.seed)
+    monitor = fda_tf.monitors.SketchMonitor(
+        s.sketch_depth, s.sketch_width, s.seed
+    )
     return fda_tf.VarianceThreshold(schedule(s.theta), monitor)
 
 
@@ -130,19 +132,19 @@ def _fedopt(
             "server_learning_rate": server_rate,
             "learning_rate": local_rate,
         },
-        lambda s: fda_tf.ServerOptimizer(optimizer(s.server_learning_rate)),
+        lambda s: optimizer(s.server_learning_rate),
         keras.optimizers.SGD,
     )
 
 
 def _fdaopt(s: Settings) -> object:
     rule = fda_tf.thetas.FdaOpt(s.local_epochs)
-    each_epoch = fda_tf.CheckEvery(epochs=1)
+    each_epoch = fda_tf.Every(epochs=1)
     return fda_tf.VarianceThreshold(rule, "sketch", check_every=each_epoch)
 
 
 ALGORITHMS = {
-    "synchronous": Algorithm(lambda s: fda_tf.EveryStep(), {}),
+    "synchronous": Algorithm(lambda s: fda_tf.Every(steps=1), {}),
     "naive": _fda("naive"),
     "linear": _fda("linear"),
     "sketch": Algorithm(
@@ -159,7 +161,7 @@ ALGORITHMS = {
         functools.partial(keras.optimizers.SGD, momentum=0.9), 0.316, 0.0316
     ),
     "fedadam": _fedopt(keras.optimizers.Adam, 1e-3, 0.01),
-    "fedyogi": _fedopt(fda_tf.Yogi, 1e-3, 0.01),
+    "fedyogi": _fedopt(fda_tf.optimizers.Yogi, 1e-3, 0.01),
     # Rounds of FDA's length and at most some epochs, then FedAdam's server.
     "fdaopt": dataclasses.replace(
         _fedopt(keras.optimizers.Adam, 1e-3, 0.01, local_epochs=4),
@@ -169,10 +171,8 @@ ALGORITHMS = {
     "diloco": Algorithm(
         lambda s: fda_tf.Every(steps=s.interval),
         {"interval": 50, "server_learning_rate": 0.7},
-        lambda s: fda_tf.ServerOptimizer(
-            keras.optimizers.SGD(
-                s.server_learning_rate, momentum=0.9, nesterov=True
-            )
+        lambda s: keras.optimizers.SGD(
+            s.server_learning_rate, momentum=0.9, nesterov=True
         ),
     ),
 }

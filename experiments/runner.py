@@ -229,7 +229,7 @@ class _Job:
                 steps=limit,
                 sync=parts.sync,
                 statistics=settings.statistics or "average",
-                server=parts.server,
+                server_optimizer=parts.server,
                 batch_size=settings.batch_size,
                 sampling=settings.sampling,
                 seed=settings.seed,

@@ -37,7 +37,7 @@ def cases():
         "sketch": run(linear, sync=threshold(0.2, "sketch")),
         "exact": run(linear, sync=threshold(0.2, "exact")),
         "max": run(linear, sync=threshold(0.6, "max")),
-        "every step": run(linear, sync=fda_tf.EveryStep()),
+        "every step": run(linear, sync=fda_tf.Every(steps=1)),
         "every epoch": run(linear, sync=fda_tf.Every(epochs=1)),
         "independent": run(
             linear, sync=threshold(0.2, "linear"), sampling="independent"
@@ -45,7 +45,7 @@ def cases():
         "server": run(
             linear,
             sync=threshold(0.2, "linear"),
-            server=fda_tf.ServerOptimizer(keras.optimizers.Adam(0.05)),
+            server_optimizer=keras.optimizers.Adam(0.05),
         ),
         "bfloat16": run(
             linear, sync=threshold(0.2, "linear"), compression="bfloat16"
@@ -72,12 +72,16 @@ def cases():
         "overlap": run(linear, sync=threshold(0.2, "sketch", overlap=True)),
         "interval": run(
             linear,
-            sync=threshold(0.2, "linear", check_every=fda_tf.AdaptiveChecks(5)),
+            sync=threshold(
+                0.2, "linear", check_every=fda_tf.policies.AdaptiveChecks(5)
+            ),
         ),
-        "AdaComm": run(linear, sync=fda_tf.AdaComm(first=12, every=20)),
+        "AdaComm": run(
+            linear, sync=fda_tf.policies.AdaComm(first=12, every=20)
+        ),
         "FedProx": run(
             lambda seed: small.linear_model(
-                small.start(seed), fda_tf.FedProx("sgd", mu=0.5)
+                small.start(seed), fda_tf.optimizers.FedProx("sgd", mu=0.5)
             ),
             sync=threshold(0.001, "linear"),
         ),

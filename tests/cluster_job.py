@@ -55,8 +55,8 @@ def alike(process_group, shard):
     return lambda: fda_tf.train(
         build(),
         (x, {"a": y[:, None] / 1.0, "b": y[:, None] / 1.0}),
+        fda_tf.Every(steps=2),
         steps=6,
-        sync=fda_tf.Every(steps=2),
         batch_size=np.int64(8),
         seed=np.int64(1),
         process_group=process_group,
@@ -77,7 +77,7 @@ def refusals(process_group, shard):
     model = small.linear_model
 
     def train(data=shard, model=model, theta=1.0, seed=0, **options):
-        monitor = fda_tf.SketchMonitor(seed=seed)
+        monitor = fda_tf.monitors.SketchMonitor(seed=seed)
         settings = {"sync": fda_tf.VarianceThreshold(theta, monitor)} | options
         return lambda: fda_tf.train(
             model(),
@@ -85,7 +85,7 @@ def refusals(process_group, shard):
             steps=6,
             batch_size=8,
             process_group=process_group,
-            **settings,
+            **small.in_parts(settings),
         )
 
     def stop_on_one(row):

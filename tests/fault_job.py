@@ -91,7 +91,7 @@ class Job:
 
         keras.utils.set_random_seed(self.task)
         if self.fault == "version":
-            fda_tf.__version__ = "9.9"
+            fda_tf.version.__version__ = "9.9"
         other = self.fault == "model"
         model = small.linear_model() if other else small.rich_model()
         theta = 0.5 if self.fault == "theta" else 0.05
@@ -103,7 +103,7 @@ class Job:
         weights = [np.ravel(v.numpy()) for v in model.weights]
         end = np.concatenate([w for w in weights if w.dtype == np.float32])
         self.write("end", end.tobytes().hex())
-        self.write("syncs", [sync["step"] for sync in syncs])
+        self.write("syncs", [sync.step for sync in syncs])
 
     def fit(self, model, settings):
         """Trains by Keras' fit; returns the synchronisations."""
@@ -126,7 +126,7 @@ class Job:
         done = keras.callbacks.LambdaCallback(
             on_train_batch_begin=batch_begins, on_train_batch_end=batch_ends
         )
-        fda = fda_tf.Averaging(**settings)
+        fda = fda_tf.Averaging(**small.in_parts(settings))
         data = fda_tf.shard(small.data(2 * BATCH * STEPS), BATCH)
         if self.fault == "data":
             data = data.map(lambda x, y: (self.broken(x), y))
@@ -152,7 +152,7 @@ class Job:
             batch_size=BATCH,
             validation_data=small.data(64, seed=1),
             on_progress=lambda row: self.step(row["step"]),
-            **settings,
+            **small.in_parts(settings),
         )
         return history.syncs
 

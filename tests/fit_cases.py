@@ -123,13 +123,13 @@ def cases():
             threshold(0.5, "naive", fda_tf.Every(epochs=1), check_every=4),
         ),
         "theta schedule": run(_linear(), threshold(decay, "naive")),
-        "every step": run(_linear(), fda_tf.EveryStep()),
+        "every step": run(_linear(), fda_tf.Every(steps=1)),
         "local SGD": run(_linear(), fda_tf.Every(steps=7)),
         "FedAvg": run(_linear(), fda_tf.Every(epochs=2)),
         "server": run(
             _linear(),
             threshold(0.2, "linear"),
-            server=fda_tf.ServerOptimizer(adam(0.05)),
+            server_optimizer=adam(0.05),
         ),
         "executions of 32": run(
             _linear(steps_per_execution=32), threshold(0.2, "linear")

@@ -85,7 +85,7 @@ class Course:
             before, step = [0, 0], 0
         syncs, variance = (a[n:] for a, n in zip(lists, before, strict=True))
         return {
-            "syncs": [[s["step"] - step, s["cause"]] for s in syncs],
+            "syncs": [[s.step - step, s.cause] for s in syncs],
             "variance": variance,
             "before": step,
             "steps": int(self.fda.made.trainer.loop.step) - step,
@@ -424,7 +424,7 @@ def own_loop(data, process_group):
     model = small.linear_model(small.start(1 + process_group.index))
     batches = list(batched(data))
     trainer = fda_tf.Trainer(
-        model, batches[0], sync=fda_tf.VarianceThreshold(THETA, "naive")
+        model, batches[0], fda_tf.VarianceThreshold(THETA, "naive")
     )
     syncs, counts = [], 0
     for step in range(EPOCHS * BATCHES):
@@ -439,7 +439,7 @@ def own_loop(data, process_group):
 def class_weights(process_group):
     """Fits a `fda_tf.shard` with weights of the classes."""
     model = small.linear_model(small.start(1 + process_group.index))
-    fda = fda_tf.FDA(0.2, "linear", cap=None)
+    fda = fda_tf.FDA(0.2, "linear", max_interval=None)
     shard = small.shards(process_group.count)[process_group.index]
     history = model.fit(
         fda_tf.shard(shard, BATCH, mine=True),
@@ -449,7 +449,7 @@ def class_weights(process_group):
         callbacks=[fda],
     )
     return {
-        "syncs": [s["step"] for s in fda.syncs if s["cause"] != "end"],
+        "syncs": [s.step for s in fda.syncs if s.cause != "end"],
         "weights": small.flat(model).tolist(),
         "history": history.history,
     }

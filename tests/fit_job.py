@@ -11,7 +11,7 @@ def report(fda, model, history):
     import small
 
     return {
-        "syncs": [s["step"] for s in fda.syncs if s["cause"] != "end"],
+        "syncs": [s.step for s in fda.syncs if s.cause != "end"],
         "variance": fda.variance,
         "weights": small.flat(model).tolist(),
         "statistics": [
@@ -48,7 +48,7 @@ def as_the_simulation(process_group):
 
         def run(build=build, options=options, change=change):
             model = build(1 + process_group.index)  # all start from worker 0's
-            fda = fda_tf.Averaging(**options)
+            fda = fda_tf.Averaging(**small.in_parts(options))
             data = fda_tf.shard(change(shard), fit_cases.BATCH, mine=True)
             history = model.fit(
                 data, epochs=fit_cases.EPOCHS, verbose=0, callbacks=[fda]

@@ -108,10 +108,15 @@ def train(process_group, checkpoint, action):
 
     model = small.linear_model()
     fda_tf.train(
-        model, small.shards(2)[process_group.index], steps=20, batch_size=BATCH,
-        sync=fda_tf.VarianceThreshold(1e-3, "linear"), process_group=process_group,
-        checkpoint=checkpoint, on_progress=lambda _: action(),
-    )  # fmt: skip
+        model,
+        small.shards(2)[process_group.index],
+        fda_tf.VarianceThreshold(1e-3, "linear"),
+        steps=20,
+        batch_size=BATCH,
+        process_group=process_group,
+        checkpoint=checkpoint,
+        on_progress=lambda _: action(),
+    )
     return int(model.optimizer.iterations)
 
 
@@ -122,10 +127,14 @@ def simulate(process_group, checkpoint, action):
     import fda_tf
 
     history = fda_tf.simulate(
-        small.linear_model, small.shards(2), steps=20, batch_size=BATCH,
-        sync=fda_tf.VarianceThreshold(1e-3, "linear"),
-        checkpoint=checkpoint, on_progress=lambda _: action(),
-    )  # fmt: skip
+        small.linear_model,
+        small.shards(2),
+        fda_tf.VarianceThreshold(1e-3, "linear"),
+        steps=20,
+        batch_size=BATCH,
+        checkpoint=checkpoint,
+        on_progress=lambda _: action(),
+    )
     return history.rows[-1]["step"]
 
 

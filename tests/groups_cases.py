@@ -161,7 +161,7 @@ def lora(seed):
 def cases():
     """Returns name -> (build(seed), options of the policy)."""
     often = {"sync": fda_tf.Every(steps=5)}
-    server = fda_tf.ServerOptimizer(keras.optimizers.SGD(0.7))
+    server = keras.optimizers.SGD(0.7)
     unit = compiled(lambda seed: dense(kernel_constraint="unit_norm"))
     return {
         # Worker 0's factor is taken, 1.
@@ -171,7 +171,7 @@ def cases():
         ),
         "teacher": (compiled(lambda seed: Distilled()), often),
         "unit norm": (unit, often),
-        "unit norm by a server": (unit, often | {"server": server}),
+        "unit norm by a server": (unit, often | {"server_optimizer": server}),
         "float8": (compiled(float8), often),
         "marked": (compiled(lambda seed: Marked()), often),
         "lora": (compiled(lora), often),

@@ -22,7 +22,7 @@ def report(model, fda, history):
     """Returns what a fit did, as JSON can hold it."""
     return {
         "floats": floats(model),
-        "syncs": [[s["step"], s["cause"]] for s in fda.syncs],
+        "syncs": [[s.step, s.cause] for s in fda.syncs],
         "history": history.history,
     }
 
@@ -37,7 +37,7 @@ def fit(model, process_group, callbacks=(), validation=None, **options):
     shard = small.shards(process_group.count, cases.SAMPLES)[
         process_group.index
     ]
-    fda = fda_tf.Averaging(**options)
+    fda = fda_tf.Averaging(**small.in_parts(options))
     history = model.fit(
         fda_tf.shard(shard, cases.BATCH, mine=True),
         epochs=cases.EPOCHS,
@@ -101,9 +101,7 @@ def own_loop(process_group):
 
     x, y = small.shards(process_group.count, cases.SAMPLES)[process_group.index]
     model = cases.compiled(lambda seed: cases.Distilled(trainable=False))(1)
-    trainer = fda_tf.Trainer(
-        model, (x[:8], y[:8]), sync=fda_tf.Every(steps=10**6)
-    )
+    trainer = fda_tf.Trainer(model, (x[:8], y[:8]), fda_tf.Every(steps=10**6))
     kernel = model.teacher.kernel
     trainer.step((x[:8], y[:8]))
     kernel.assign(kernel + float(process_group.index))

@@ -4,6 +4,8 @@ import json
 import pathlib
 import sys
 
+import tensorflow as tf
+
 
 def job(process_group, folder):
     """Yields (name, what to run)."""
@@ -21,7 +23,7 @@ def job(process_group, folder):
 
     def fit(model, callbacks=(), epochs=1, data=shard, **options):
         fda = fda_tf.FDA(0.1, "linear")
-        if not isinstance(data, fda_tf.Shard):
+        if not isinstance(data, tf.data.Dataset):
             data = fda_tf.shard(data, 8, mine=True)
         history = model.fit(
             data,

@@ -204,7 +204,7 @@ def fit(
         options["validation_data"] = small.data(40, seed=5)
     history = model.fit(
         x, epochs=epochs, verbose=0, callbacks=callbacks,
-        validation_batch_size=20, **options,
+        validation_batch_size=20, **small.in_parts(options),
     )  # fmt: skip
     logs = history.history.items()
     return {

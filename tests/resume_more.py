@@ -21,6 +21,7 @@ from resume_cases import (
 )
 
 import fda_tf
+from fda_tf.processes.process_group import ProcessGroup
 
 STEPS = 40
 threshold = fda_tf.VarianceThreshold
@@ -52,8 +53,7 @@ def trains():
         "train, server": (
             (17, "error"), 7, [14, 7], linear,
             {"sync": threshold(decay, "linear"),
-             "server": lambda: fda_tf.ServerOptimizer(
-                 keras.optimizers.Adam(0.05))},
+             "server_optimizer": lambda: keras.optimizers.Adam(0.05)},
         ),
         "train, datasets": (
             (17, "error"), 7, [14, 7], linear,
@@ -73,8 +73,8 @@ def train(
     options = {"evaluate_every": 10} | options
     own = small.shards(process_group.count, SAMPLES)[process_group.index]
     own = options.pop("shard", lambda data: data)(own)
-    if "server" in options:
-        options["server"] = options["server"]()
+    if make := options.pop("server_optimizer", None):
+        options["server_optimizer"] = make()
     at, how = stopping or (None, "")
     last = process_group.index == process_group.count - 1
     came = []
@@ -90,7 +90,7 @@ def train(
         steps=STEPS, batch_size=BATCH, process_group=process_group, on_progress=look,
         validation_data=small.data(40, seed=5),
         checkpoint=folder and fda_tf.Checkpoint(folder, every=every),
-        **options,
+        **small.in_parts(options),
     )  # fmt: skip
     return {
         "weights": [v.tolist() for v in small.kept(history.model)],
@@ -121,9 +121,14 @@ def refusals(process_group, folder):
     def refuse_train(build=linear, sync=wide, directory=folder / "train"):
         saved = directory and fda_tf.Checkpoint(directory)
         fda_tf.train(
-            build(1), own, steps=4, batch_size=BATCH, sync=sync,
-            process_group=process_group, checkpoint=saved,
-        )  # fmt: skip
+            build(1),
+            own,
+            sync,
+            steps=4,
+            batch_size=BATCH,
+            process_group=process_group,
+            checkpoint=saved,
+        )
 
     def refuse_own_loop(directory):
         data = fda_tf.shard(own, BATCH, mine=True)
@@ -155,9 +160,11 @@ def own_loop(process_group, folder=None, every=5, stop_at=None):
     model = small.rich_model(1 + process_group.index)
     data = fda_tf.shard(own, BATCH, mine=True)
     trainer = fda_tf.Trainer(
-        model, data.element_spec, sync=threshold(0.05, "linear"),
+        model,
+        data.element_spec,
+        threshold(0.05, "linear"),
         process_group=process_group,
-    )  # fmt: skip
+    )
     saved = folder and fda_tf.Checkpoint(folder, every=every)
     losses = []
     if saved and (kept := trainer.resume(saved)):
@@ -194,9 +201,14 @@ def one_and_two(process_group, folder):
 
     def go_on(process_group):
         trainer = fda_tf.Trainer(
-            linear(1), data.element_spec, sync=threshold(0.0, "linear"),
-            compression=fda_tf.compression.TopK(0.5), process_group=process_group,
-        )  # fmt: skip
+            linear(1),
+            data.element_spec,
+            fda_tf.Algorithm(
+                threshold(0.0, "linear"),
+                compression=fda_tf.compression.TopK(0.5),
+            ),
+            process_group=process_group,
+        )
         trainer.resume(fda_tf.Checkpoint(folder))
         for _, batch in zip(range(3), data, strict=False):
             trainer.step(batch)
@@ -206,7 +218,7 @@ def one_and_two(process_group, folder):
     counters = {}
     for name, count in (("one", 1), ("two", 2), ("one again", 1)):
         if count == 2 or process_group.is_chief:
-            among = process_group if count == 2 else fda_tf.ProcessGroup()
+            among = process_group if count == 2 else ProcessGroup()
             counters[name] = go_on(among)
         process_group.gather(0)  # worker 1 waits for what is saved
     return counters
@@ -217,9 +229,7 @@ def own_step(process_group):
     own = small.shards(process_group.count, SAMPLES)[process_group.index]
     model = linear(1 + process_group.index)
     data = fda_tf.shard(own, BATCH, mine=True, steps_per_epoch=30)
-    trainer = fda_tf.Trainer(
-        model, data.element_spec, sync=threshold(0.5, "naive")
-    )
+    trainer = fda_tf.Trainer(model, data.element_spec, threshold(0.5, "naive"))
 
     @tf.function
     def local_step(x, y):
@@ -291,10 +301,12 @@ def opened(process_group, folder):
     own = small.shards(process_group.count, SAMPLES)[process_group.index]
     data = fda_tf.shard(own, BATCH, mine=True)
     trainer = fda_tf.Trainer(
-        model, data.element_spec, process_group=process_group,
-        sync=threshold(0.05, "linear", fda_tf.Every(epochs=1)),
+        model,
+        data.element_spec,
+        threshold(0.05, "linear", fda_tf.Every(epochs=1)),
+        process_group=process_group,
         steps_per_epoch=data.steps_per_epoch,
-    )  # fmt: skip
+    )
     kept = trainer.resume(fda_tf.Checkpoint(folder))
     loop, names = trainer.loop, ("weights", "statistics")
     now = trainer.home.variables()

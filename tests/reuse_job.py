@@ -14,11 +14,13 @@ import fda_tf
 FITS = 2
 # What a run draws, keeps or learns from round to round, each in some case.
 CASES = {
-    "sketch": lambda: fda_tf.FDA(1e-2, fda_tf.SketchMonitor(3, 8)),
+    "sketch": lambda: fda_tf.FDA(1e-2, fda_tf.monitors.SketchMonitor(3, 8)),
     "auto": lambda: fda_tf.FDA("auto", "linear", overlap=True),
     "int8": lambda: fda_tf.Averaging(
-        fda_tf.Every(steps=2),
-        compression=fda_tf.compression.Int8(feedback=True),
+        fda_tf.Algorithm(
+            fda_tf.Every(steps=2),
+            compression=fda_tf.compression.Int8(feedback=True),
+        )
     ),
 }
 

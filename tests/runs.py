@@ -14,17 +14,17 @@ WORKERS, STEPS, BATCH = 4, 60, 8
 
 def simulate(sync, build=small.linear_model, workers=WORKERS, **options):
     """Runs the small problem; returns its history."""
-    settings = {"steps": STEPS, "batch_size": BATCH} | options
-    return fda_tf.simulate(build, small.shards(workers), sync=sync, **settings)
+    settings = {"steps": STEPS, "batch_size": BATCH, "sync": sync} | options
+    return fda_tf.simulate(
+        build, small.shards(workers), **small.in_parts(settings)
+    )
 
 
 def run_home(build, workers, steps=20):
     """Returns the home after steps with no synchronisation at all."""
     source = sources.ArraySource(small.shards(workers), BATCH)
     home = simulated.Simulation(build, source, workers)
-    trainer = loop.Loop(
-        home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
-    )
+    trainer = loop.Loop(home, fda_tf.VarianceThreshold(np.inf, "naive"), None)
     trainer.run(steps)
     assert int(trainer.syncs) == 0
     return home

@@ -39,7 +39,7 @@ def trained(model, fda, process_group):
         "split": fit(model, fda, part, validation_data=held_out),
         "every kind": fit(
             shard_cases.build(1 + process_group.index),
-            fda_tf.Averaging(fda.sync),
+            fda_tf.Averaging(fda.algorithm),
             fda_tf.shard(shard_cases.every_kind(), shard_cases.BATCH),
         ),
     }

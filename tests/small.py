@@ -1,8 +1,12 @@
 """A small problem that simulation, cluster and reference all can train."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import tensorflow as tf
+
+import fda_tf
 
 INPUTS, CLASSES, RATE = 12, 3, 0.3
 
@@ -94,7 +98,7 @@ def kept(model):
 def history_of(history):
     """Returns what a run did, as JSON can hold it."""
     return {
-        "syncs": [s["step"] for s in history.syncs if s["cause"] != "end"],
+        "syncs": [s.step for s in history.syncs if s.cause != "end"],
         "variance": history.variance.tolist(),
         "weights": flat(history.model).tolist(),
         "statistics": [
@@ -104,6 +108,14 @@ def history_of(history):
         ],
         "row": {k: v for k, v in history.rows[-1].items() if k != "seconds"},
     }
+
+
+def in_parts(options):
+    """Returns options with an `Algorithm` in place of its parts, if any."""
+    names = {field.name for field in dataclasses.fields(fda_tf.Algorithm)}
+    parts = {k: v for k, v in options.items() if k in names}
+    rest = {k: v for k, v in options.items() if k not in names}
+    return {"algorithm": fda_tf.Algorithm(**parts), **rest} if parts else rest
 
 
 def as_tensors(*values):

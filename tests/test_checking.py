@@ -11,7 +11,7 @@ import tensorflow as tf
 from runs import BATCH, STEPS, WORKERS, simulate
 
 import fda_tf
-from fda_tf import AdaptiveChecks, CheckEvery
+from fda_tf.algorithm.policies import AdaptiveChecks, Every
 from fda_tf.core import variance_check
 from fda_tf.data import sources
 from fda_tf.workers.local_model import Snapshot
@@ -24,13 +24,15 @@ def threshold(theta=THETA, monitor="sketch", **options):
 
 
 def syncs_of(run):
-    return [s["step"] for s in run.syncs if s["cause"] == "threshold"]
+    return [s.step for s in run.syncs if s.cause == "threshold"]
 
 
 @pytest.fixture(scope="module")
 def plain():
     """A run that sends the whole state at each check."""
-    return simulate(threshold(monitor=fda_tf.SketchMonitor(cascade=False)))
+    return simulate(
+        threshold(monitor=fda_tf.monitors.SketchMonitor(cascade=False))
+    )
 
 
 def test_the_cascade_decides_as_the_plain_sketch(plain):
@@ -48,10 +50,10 @@ def test_the_cascade_checks_when_the_plain_sketch_does():
     runs = [
         fda_tf.simulate(
             small.linear_model,
-            [(x[k::2], y[k::2]) for k in range(2)],  # who drift alike
-            sync=threshold(
+            [(x[k::2], y[k::2]) for k in range(2)],
+            threshold(
                 0.1,  # rounds of about ten steps
-                fda_tf.SketchMonitor(cascade=cascade),
+                fda_tf.monitors.SketchMonitor(cascade=cascade),
                 check_every=AdaptiveChecks(8),
             ),
             steps=STEPS,
@@ -67,7 +69,9 @@ def test_the_cascade_checks_when_the_plain_sketch_does():
 def test_the_cascades_second_stage_tells_the_norm():
     """Equal drifts: a norm of 2 theta, a bound of 0.4 theta, at step 10."""
     direction = np.eye(1, 40, dtype=np.float32)[0]
-    check = _check_of([2**0.5 * direction] * 3, fda_tf.SketchMonitor(3, 16))
+    check = _check_of(
+        [2**0.5 * direction] * 3, fda_tf.monitors.SketchMonitor(3, 16)
+    )
     check._every = AdaptiveChecks(9)
     theta, ten = tf.constant(1.0), tf.constant(10, tf.int64)
     for step in (ten - 1, ten):  # the first sends it all
@@ -126,7 +130,7 @@ def _rounds(plain):
 
 def _matrix(size):
     """Returns the sketch as a matrix: what it makes of each unit vector."""
-    monitor = fda_tf.SketchMonitor()
+    monitor = fda_tf.monitors.SketchMonitor()
     monitor.build([size])
     states = [monitor.state([u], 0.0) for u in tf.eye(size)]
     return np.stack([state[1:].numpy() for state in states], axis=1)
@@ -162,7 +166,9 @@ def test_the_cascade_decides_alike_within_one_ulp_of_theta(seed):
     drifts = [
         (common + random.normal(size=40)).astype(np.float32) for _ in range(3)
     ]
-    monitors = [fda_tf.SketchMonitor(3, 8, seed, cascade=c) for c in (0, 1)]
+    monitors = [
+        fda_tf.monitors.SketchMonitor(3, 8, seed, cascade=c) for c in (0, 1)
+    ]
     plain, cascade = (_check_of(drifts, m) for m in monitors)
     estimate = _crosses(plain, np.float32(0))[1]
     norm = np.float32(np.mean([u @ u for u in drifts]))
@@ -190,7 +196,7 @@ def _crosses(check, theta, first=None):
 @pytest.mark.parametrize("seed", range(20))
 def test_no_estimate_is_above_its_bound(seed):
     random = np.random.default_rng(seed)
-    monitor = fda_tf.SketchMonitor(5, 16, seed)
+    monitor = fda_tf.monitors.SketchMonitor(5, 16, seed)
     monitor.build([300])
     old, new = random.normal(size=(2, 300)).astype(np.float32)
     turned = old + seed / 10 * new  # from the same direction to any other
@@ -207,7 +213,7 @@ def test_no_estimate_is_above_its_bound(seed):
 
 def test_a_bad_drift_is_seen_by_the_cascade():
     drifts = [np.ones(4, np.float32), np.full(4, np.nan, np.float32)]
-    check = _check_of(drifts, fda_tf.SketchMonitor(3, 8))
+    check = _check_of(drifts, fda_tf.monitors.SketchMonitor(3, 8))
     one = tf.constant(1, tf.int64)
     verdict = check.end(tf.constant(1.0), one, variance_check.none())
     assert not bool(verdict.finite)
@@ -244,7 +250,7 @@ EPOCH = fractions.Fraction(240, WORKERS * BATCH)  # steps
 
 
 @pytest.mark.parametrize(
-    "every", [4, CheckEvery(epochs=3.5 / EPOCH), CheckEvery(epochs=4 / EPOCH)]
+    "every", [4, Every(epochs=3.5 / EPOCH), Every(epochs=4 / EPOCH)]
 )
 def test_checks_every_r_steps_of_a_round(every):
     run = simulate(
@@ -276,10 +282,10 @@ def test_a_crossing_is_found_within_the_limit(power, limit):
             return np.float32((scale * t**power) ** 2)
 
         crossing = next(t for t in range(1, 10**5) if norm(t) > theta)
-        step = checks = policy.first
+        step = checks = policy.first_check
         while norm(step) <= theta:
             interval = tf.constant(step, tf.int64)
-            step = int(policy.next(interval, norm(step), theta))
+            step = int(policy.next_check(interval, norm(step), theta))
             checks += 1
         assert step - crossing < limit
         if power <= 1:  # drifts that grow no faster are found at once
@@ -289,8 +295,8 @@ def test_a_crossing_is_found_within_the_limit(power, limit):
 
 def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
     policy, one = AdaptiveChecks(7), tf.constant(1, tf.int64)
-    assert int(policy.next(one, 0.0, 1.0)) == 8
-    assert int(policy.next(one, 1.0, np.inf)) == 8
+    assert int(policy.next_check(one, 0.0, 1.0)) == 8
+    assert int(policy.next_check(one, 1.0, np.inf)) == 8
 
 
 @pytest.mark.parametrize(
@@ -305,7 +311,7 @@ def test_drifts_of_nothing_are_looked_at_again_at_the_limit():
         ),
         (
             {"monitor": "max", "check_every": AdaptiveChecks(4)},
-            r"AdaptiveChecks\(limit=4\) with monitor='max', which tells no",
+            r"AdaptiveChecks\(max_steps=4\) with monitor='max', which tells no",
         ),
     ],
 )
@@ -315,9 +321,9 @@ def test_impossible_checks_are_refused(options, message):
 
 
 def test_epochs_of_unknown_length_are_refused():
-    every = CheckEvery(epochs=1)
-    with pytest.raises(ValueError, match="unknown or infinite.*CheckEvery"):
-        every.counted(None)
+    every = Every(epochs=1)
+    with pytest.raises(ValueError, match="unknown or infinite.*Every"):
+        every.in_steps(None)
     for units in ({}, {"steps": 1, "epochs": 1.0}, {"epochs": 0.0}):
         with pytest.raises(ValueError, match="epochs"):
-            CheckEvery(**units)
+            Every(**units)

@@ -280,7 +280,7 @@ DAMAGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("act, ending, at, message", DAMAGE)
+@pytest.mark.parametrize("action, ending, at, message", DAMAGE)
 def test_damage_is_named_and_passed_over(
     saved, caplog, action, ending, at, message
 ):

@@ -20,6 +20,8 @@ from fda_tf import launch
 from fda_tf.core import loop
 from fda_tf.data import sources
 from fda_tf.processes import environment, process_group, rendezvous
+from fda_tf.processes.process_group import ProcessGroup
+from fda_tf.workers.distributed import Cluster
 from fda_tf.workers.local_model import Worker
 
 CASES = list(cases.cases())
@@ -59,7 +61,9 @@ def test_cluster_does_as_the_simulation(cluster, name):
         pytest.skip("two processes do all cases, four do a few")
     build, options = cases.cases()[name]
     run = fda_tf.simulate(
-        lambda: build(1), cases.shards(len(cluster), name), **options
+        lambda: build(1),
+        cases.shards(len(cluster), name),
+        **small.in_parts(options),
     )
     expected = small.history_of(run)
     for worker in cluster:
@@ -80,7 +84,7 @@ def test_cluster_does_as_the_simulation(cluster, name):
 
 
 def test_the_cases_have_synchronisations_and_quiet_checks(cluster):
-    names = set(fda_tf.MONITORS) & set(cluster[0])
+    names = set(fda_tf.monitors.MONITORS) & set(cluster[0])
     assert {"linear", "sketch"} <= names
     for worker in cluster:
         for name in names:
@@ -261,7 +265,7 @@ def test_slurm_joins_the_tasks_of_a_step():
 
 
 def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
-    class Counting(fda_tf.ProcessGroup):
+    class Counting(ProcessGroup):
         def __init__(self):
             super().__init__(0, ("a:1", "b:1"))
             self.sent = []
@@ -278,10 +282,8 @@ def test_a_synchronisation_is_few_collectives_whatever_the_model_has():
     small.compile_model(model)
     source = sources.ArraySource([small.data()], 8)
     counting = Counting()
-    home = fda_tf.workers.distributed.Cluster(
-        Worker(model, source.spec()), source, counting
-    )
-    trainer = loop.Loop(home, fda_tf.EveryStep(), fda_tf.Average())
+    home = Cluster(Worker(model, source.spec()), source, counting)
+    trainer = loop.Loop(home, fda_tf.Every(steps=1), None)
     trainer.run(2)
     numbers = 40 * (small.INPUTS + 1) * small.INPUTS
     assert counting.sent == [[numbers + 1]]  # and the call for a meeting
@@ -291,7 +293,7 @@ def test_alone_trains_as_one_worker():
     assert "TF_CONFIG" not in os.environ
     model = small.linear_model()
     run = fda_tf.train(
-        model, small.data(), steps=20, sync=fda_tf.VarianceThreshold(0, "naive")
+        model, small.data(), fda_tf.VarianceThreshold(0, "naive"), steps=20
     )
     assert run.rows[-1]["checks"] == run.rows[-1]["wire_bytes"] == 0
     assert not np.array_equal(small.flat(model), small.start().ravel())

@@ -140,9 +140,9 @@ def test_algorithms_have_parts(name):
     assert parts.optimizer() is not optimizer  # workers share no slots
     rate = float(optimizer.learning_rate)
     assert rate == pytest.approx(settings.learning_rate)
-    if name in fda_tf.MONITORS:
+    if name in fda_tf.monitors.MONITORS:
         assert parts.sync.theta == 3.0
-        assert isinstance(parts.sync.monitor, fda_tf.MONITORS[name])
+        assert isinstance(parts.sync.monitor, fda_tf.monitors.MONITORS[name])
 
 
 def test_the_paper_s_rates():

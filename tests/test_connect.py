@@ -38,7 +38,7 @@ def join(monkeypatch):
     shown = []
     connect.shown = shown
     monkeypatch.setenv("no_grpc_proxy", "")  # which is put back
-    monkeypatch.setattr(tf_internals, "check_unused", lambda: None)
+    monkeypatch.setattr(tf_internals, "is_initialized", lambda: False)
     monkeypatch.setattr(
         tf_internals, "configure_heartbeat", lambda cluster: None
     )

@@ -92,7 +92,7 @@ def test_epoch_is_n_over_b_k():
     assert sources.DatasetSource([dataset, dataset]).epoch_steps(10, 2) == 5
     endless = sources.DatasetSource([dataset.repeat()])
     assert endless.samples is None
-    assert endless.steps_per_epoch(None, 1) is None
+    assert endless.epoch_steps(None, 1) is None
 
 
 def test_arrays_of_every_kind_are_gathered_over_shards():

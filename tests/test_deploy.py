@@ -98,7 +98,7 @@ def slurm(tmp_path):
 def test_the_tasks_of_the_script_join(slurm):
     code, output = slurm.run(
         "import fda_tf, sys\n"
-        "replicas = fda_tf.connect(start_timeout=60)\n"
+        "process_group = fda_tf.connect(start_timeout=60)\n"
         "total = process_group.sum(10 + process_group.index)\n"
         "print(f'sum {total} of {process_group.count} {sys.argv[1:]}\\n', end='')\n",
         "--rate=1",

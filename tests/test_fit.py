@@ -232,9 +232,9 @@ def test_a_server_optimizer_works_alone_as_in_the_simulation():
     sync = fda_tf.Every(steps=4)
 
     def server():
-        return fda_tf.ServerOptimizer(keras.optimizers.SGD(0.5, momentum=0.9))
+        return keras.optimizers.SGD(0.5, momentum=0.9)
 
-    fda = fda_tf.Averaging(sync, server())
+    fda = fda_tf.Averaging(fda_tf.Algorithm(sync, server_optimizer=server()))
     model = small.linear_model()
     history = fit(
         model, fda_tf.shard((X, Y), 20), fda=fda, epochs=2, validation_data=MANY
@@ -242,16 +242,15 @@ def test_a_server_optimizer_works_alone_as_in_the_simulation():
     run = fda_tf.simulate(
         small.linear_model,
         [(X, Y)],
+        fda_tf.Algorithm(sync, server_optimizer=server()),
         steps=22,
         batch_size=20,
-        sync=sync,
-        server=server(),
     )
     np.testing.assert_allclose(
         small.flat(model), small.flat(run.model), atol=1e-6
     )
-    assert [s["step"] for s in fda.syncs] == [4, 8, 12, 16, 20, 22]
-    assert fda.syncs[-1]["cause"] == "end"
+    assert [s.step for s in fda.syncs] == [4, 8, 12, 16, 20, 22]
+    assert fda.syncs[-1].cause == "end"
     assert history.history["syncs"] == [2, 5]
 
 
@@ -362,9 +361,12 @@ def test_a_model_that_is_not_compiled_is_refused_by_keras():
         ({"theta": -1.0}, "theta"),
         ({"monitor": "none"}, "Known: "),
         ({"statistics": "none"}, "Known: average, local"),
-        ({"server": "adam"}, "server='adam': expected fda_tf.Average"),
+        (
+            {"server_optimizer": "adam"},
+            "server_optimizer='adam': expected None or a keras",
+        ),
         ({"checkpoint": "folder"}, "checkpoint='folder': expected"),
-        ({"cap": 4}, "cap=4: expected fda_tf.Every"),
+        ({"max_interval": 0.5}, "max_interval=0.5: expected a whole number"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(options, words):

@@ -72,7 +72,7 @@ def test_fit_does_as_the_simulation(cluster, count, name):
         [change(shard) for shard in shards],
         steps=fit_cases.EPOCHS * -(-fit_cases.SAMPLES // at_once),
         batch_size=fit_cases.BATCH,
-        **options,
+        **small.in_parts(options),
     )
     expected = small.history_of(run)
     for got in workers:
@@ -101,9 +101,9 @@ def test_class_weights_do_as_sample_weights_in_the_simulation(cluster):
             (x, y, np.where(y == 0, 2.0, 0.5).astype(np.float32))
             for x, y in small.shards(2)
         ],
+        fda_tf.VarianceThreshold(0.2, "linear"),
         steps=2 * 15,
         batch_size=BATCH,
-        sync=fda_tf.VarianceThreshold(0.2, "linear"),
     )
     expected = small.history_of(run)
     for got in workers:
@@ -119,7 +119,7 @@ def test_class_weights_do_as_sample_weights_in_the_simulation(cluster):
 def projection(name):
     """Returns the linear monitor's direction, or the sketch's map."""
     size = (small.INPUTS + 1) * small.CLASSES
-    monitor = fda_tf.MONITORS[name]()
+    monitor = fda_tf.monitors.MONITORS[name]()
     monitor.build([size])
     if name == "linear":
         return {"xi": monitor._xi[0].numpy().astype(np.float64)}
@@ -132,7 +132,7 @@ def projection(name):
 
 
 @pytest.mark.parametrize(
-    ("count", "name"), on_four(fda_tf.MONITORS, fit_cases.FEW)
+    ("count", "name"), on_four(fda_tf.monitors.MONITORS, fit_cases.FEW)
 )
 def test_fit_decides_as_the_numpy_twin(cluster, count, name):
     workers = case(cluster, name, count)

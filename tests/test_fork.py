@@ -13,13 +13,12 @@ import processes
 import pytest
 
 import fda_tf
+from fda_tf.processes.process_group import ProcessGroup
 
 STEPS = {"fit": 12, "dataset": 12, "train": 20, "simulate": 20}
 ALL = [
     name
-    for name, _ in fork_job.cases(
-        fda_tf.ProcessGroup(), pathlib.Path("nowhere")
-    )
+    for name, _ in fork_job.cases(ProcessGroup(), pathlib.Path("nowhere"))
     if name != "until SIGTERM"
 ]
 QUICK = [

@@ -34,9 +34,9 @@ def test_two_workers_do_as_the_simulation(pair, name):
     run = fda_tf.simulate(
         build,
         [change(shard) for shard in small.shards(2)],
+        kinds.sync(),
         steps=steps,
         batch_size=kinds.BATCH,
-        sync=kinds.sync(),
     )
     expected = small.history_of(run)
     first, second = pair[name]

@@ -14,12 +14,12 @@ from fda_tf.data import sources
 from fda_tf.workers import simulated
 
 
-@pytest.mark.parametrize("statistics", training.STATISTICS)
+@pytest.mark.parametrize("statistics", ["average", "local"])
 def test_batch_norm_statistics_are_averaged_or_local(statistics):
     source = sources.ArraySource(small.shards(3), BATCH)
     home = simulated.Simulation(small.rich_model, source, 3)
     trainer = training.Loop(
-        home, fda_tf.Every(steps=4), fda_tf.Average(), statistics=statistics
+        home, fda_tf.Algorithm(fda_tf.Every(steps=4), statistics=statistics)
     )
     trainer.run(8)
     rows = home._statistics[0].numpy()
@@ -80,7 +80,7 @@ def test_subclassed_models_with_several_inputs_and_their_own_step():
         return small.compile_model(TwoInputs())
 
     run = fda_tf.simulate(
-        build, shards, steps=6, batch_size=8, sync=fda_tf.EveryStep()
+        build, shards, fda_tf.Every(steps=1), steps=6, batch_size=8
     )
     model = build()
     source = sources.ArraySource(shards, 8)
@@ -195,7 +195,7 @@ def test_state_that_keras_does_not_list_is_each_workers_own():
     source = sources.ArraySource(two_input_shards(), 8)
     home = simulated.Simulation(build, source, 3, lanes=2)
     trainer = training.Loop(
-        home, fda_tf.VarianceThreshold(np.inf, "naive"), fda_tf.Average()
+        home, fda_tf.VarianceThreshold(np.inf, "naive"), None
     )
     trainer.run(5)
     for k in range(3):
@@ -216,7 +216,7 @@ def test_whatever_float_state_a_step_updates_is_averaged():
 
     shards = two_input_shards()
     run = fda_tf.simulate(
-        build, shards, steps=4, batch_size=16, sync=fda_tf.Every(steps=2)
+        build, shards, fda_tf.Every(steps=2), steps=4, batch_size=16
     )
     mean = np.mean([x["a"].mean() for x, _ in shards])
     assert float(run.model.target[0]) == pytest.approx(4 * mean, abs=1e-5)
@@ -296,7 +296,7 @@ def test_datasets_of_inputs_alone_train_models_of_their_own_step():
         tf.data.Dataset.from_tensor_slices(x).batch(8)
         for x, _ in small.shards(2)
     ]
-    run = fda_tf.simulate(build, datasets, steps=3, sync=fda_tf.EveryStep())
+    run = fda_tf.simulate(build, datasets, fda_tf.Every(steps=1), steps=3)
     assert run.rows[-1]["syncs"] == 3
 
 
@@ -307,7 +307,7 @@ def test_datasets_deal_the_workers_their_own_batches():
         for s in shards
     ]
     run = fda_tf.simulate(
-        small.linear_model, datasets, steps=12, sync=fda_tf.EveryStep()
+        small.linear_model, datasets, fda_tf.Every(steps=1), steps=12
     )
     w = small.start().astype(np.float64)
     for t in range(12):

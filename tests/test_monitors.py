@@ -22,7 +22,7 @@ def split(vector):
 
 def built(name):
     """Returns a monitor, ready for drifts of D numbers."""
-    monitor = fda_tf.MONITORS[name]()
+    monitor = fda_tf.monitors.MONITORS[name]()
     monitor.build(SIZES)
     return monitor
 
@@ -156,7 +156,7 @@ def test_exceeds_is_strict(name):
     assert bool(monitor.exceeds(mean, below))
 
 
-@pytest.mark.parametrize("name", fda_tf.MONITORS)
+@pytest.mark.parametrize("name", fda_tf.monitors.MONITORS)
 def test_states_average_as_drifts_do(name):
     """The projection is linear: P(mean u) = mean P(u)."""
     monitor = built(name)
@@ -174,9 +174,9 @@ def test_floats_sent(name, floats):
     assert built(name).floats == floats
 
 
-@pytest.mark.parametrize("name", fda_tf.MONITORS)
+@pytest.mark.parametrize("name", fda_tf.monitors.MONITORS)
 def test_repr_tells_the_settings_and_nothing_else(name):
-    monitor = fda_tf.MONITORS[name]()
+    monitor = fda_tf.monitors.MONITORS[name]()
     before = repr(monitor)
     monitor.build(SIZES)
     assert repr(monitor) == before

@@ -68,7 +68,7 @@ class Wrapper(O.SGD):
 
 AVERAGES = {
     "scaled": lambda: O.LossScaleOptimizer(with_average()),
-    "in FedProx": lambda: fda_tf.FedProx(with_average()),
+    "in FedProx": lambda: fda_tf.optimizers.FedProx(with_average()),
     "one of many": lambda: O.MultiOptimizer(
         O.OptimizerMap(O.SGD(0.1), {".*bias": with_average()})
     ),
@@ -84,7 +84,7 @@ AVERAGES = {
 def test_a_moving_average_is_found_wherever_it_is(name):
     with pytest.raises(ValueError, match=r"Received SGD\(use_ema=True\)"):
         simulate(
-            fda_tf.EveryStep(),
+            fda_tf.Every(steps=1),
             lambda: small.linear_model(optimizer=AVERAGES[name]()),
         )
 
@@ -92,7 +92,7 @@ def test_a_moving_average_is_found_wherever_it_is(name):
 def test_so_is_that_of_an_optimizer_that_the_model_holds_besides():
     with pytest.raises(ValueError, match=r"Received SGD\(use_ema=True\)"):
         simulate(
-            fda_tf.EveryStep(),
+            fda_tf.Every(steps=1),
             lambda: two_optimizers(O.SGD(0.1), with_average()),
         )
 
@@ -103,21 +103,21 @@ def test_one_that_no_step_uses_is_left_alone():
         model.before = with_average()  # such as a teacher was trained with
         return model
 
-    assert simulate(fda_tf.EveryStep(), build, steps=3).syncs
+    assert simulate(fda_tf.Every(steps=1), build, steps=3).syncs
 
 
 def proximal():
     """Returns runs that must all be one: FedProx, inside and beside others."""
 
     def prox():
-        return fda_tf.FedProx(O.SGD(small.RATE), MU)
+        return fda_tf.optimizers.FedProx(O.SGD(small.RATE), MU)
 
     return {
         "one of many": lambda: small.linear_model(
             optimizer=multi(prox(), prox())
         ),
         "many in one": lambda: small.linear_model(
-            optimizer=fda_tf.FedProx(
+            optimizer=fda_tf.optimizers.FedProx(
                 multi(O.SGD(small.RATE), O.SGD(small.RATE)), MU
             )
         ),
@@ -131,7 +131,7 @@ def test_fedprox_is_held_near_w0_wherever_it_is(name):
     expected = simulate(
         sync,
         lambda: small.linear_model(
-            optimizer=fda_tf.FedProx(O.SGD(small.RATE), MU)
+            optimizer=fda_tf.optimizers.FedProx(O.SGD(small.RATE), MU)
         ),
         steps=STEPS,
     )
@@ -143,7 +143,9 @@ def test_fedprox_is_held_near_w0_wherever_it_is(name):
 
 def test_a_fedprox_deep_inside_another_is_refused():
     with pytest.raises(ValueError, match="expected the optimizer inside it"):
-        fda_tf.FedProx(O.LossScaleOptimizer(fda_tf.FedProx("sgd")))
+        fda_tf.optimizers.FedProx(
+            O.LossScaleOptimizer(fda_tf.optimizers.FedProx("sgd"))
+        )
 
 
 def described(*optimizers):

@@ -30,7 +30,7 @@ def test_the_version_is_that_of_the_metadata():
 @pytest.mark.parametrize("function", [fda_tf.simulate, fda_tf.train])
 def test_signatures_show_all_options_and_know_no_others(function):
     shown = inspect.signature(function).parameters
-    assert {"sync", "server", "validation_data", "on_evaluation"} <= set(shown)
-    assert "options" not in shown
-    with pytest.raises(TypeError, match="does not know thta. Known: .*sync"):
+    assert {"algorithm", "validation_data", "on_evaluation"} <= set(shown)
+    assert all(p.kind is not p.VAR_KEYWORD for p in shown.values())
+    with pytest.raises(TypeError, match="unexpected keyword .*'thta'"):
         function(None, None, steps=1, thta=1.0)

@@ -128,7 +128,7 @@ def replay(compression, steps, clients_per_round=None):
 
 @pytest.mark.parametrize("compression", [*ALL, Half()], ids=repr)
 def test_the_loop_averages_what_is_read(compression):
-    run = simulate(fda_tf.EveryStep(), compression=compression, steps=12)
+    run = simulate(fda_tf.Every(steps=1), compression=compression, steps=12)
     # bfloat16 is summed in itself: three more roundings.
     near = 1e-2 if isinstance(compression, BFloat16) else 2e-4
     np.testing.assert_allclose(
@@ -139,14 +139,16 @@ def test_the_loop_averages_what_is_read(compression):
 def test_bytes_are_those_of_the_tensors():
     weights = small.start().size  # 39
     words = {
-        "float32": weights,
+        None: weights,
         "bfloat16": weights / 2,
         "int8": 10 + 1,  # 39 bytes in whole words, and one scale
         "topk": 2 * 1,  # 1 % of 39 is none; one is sent, with its place
     }
     for name, count in words.items():
-        row = simulate(fda_tf.EveryStep(), compression=name, steps=10).rows[-1]
-        ring = name in ("float32", "bfloat16")
+        row = simulate(fda_tf.Every(steps=1), compression=name, steps=10).rows[
+            -1
+        ]
+        ring = name in (None, "bfloat16")
         back = count if ring else weights  # a server's answer is dense
         up, down = (10 * WORKERS * 4 * n for n in (count, back))
         assert row["model_bytes"] == up + down
@@ -169,24 +171,27 @@ def test_a_bad_drift_is_not_lost_in_whole_numbers(compression):
     shards[2] = (np.full_like(shards[2][0], np.nan), shards[2][1])
     with pytest.raises(FloatingPointError, match="worker 2 is NaN"):
         fda_tf.simulate(
-            small.linear_model, shards, steps=4, batch_size=BATCH,
-            sync=fda_tf.Every(steps=2), compression=compression,
-        )  # fmt: skip
+            small.linear_model,
+            shards,
+            fda_tf.Algorithm(fda_tf.Every(steps=2), compression=compression),
+            steps=4,
+            batch_size=BATCH,
+        )
 
 
 @pytest.mark.parametrize("make", [
-    fda_tf.Average,
-    lambda: fda_tf.ServerOptimizer(keras.optimizers.SGD(0.5, momentum=0.9)),
+    lambda: None,
+    lambda: keras.optimizers.SGD(0.5, momentum=0.9),
 ])  # fmt: skip
 def test_one_worker_alone_compresses_nothing(make):
     run, plain = (
         simulate(
             fda_tf.Every(steps=3),
             workers=1,
-            server=make(),
+            server_optimizer=make(),
             compression=compression,
         )
-        for compression in ("topk", "float32")
+        for compression in ("topk", None)
     )
     np.testing.assert_array_equal(
         small.flat(run.model), small.flat(plain.model)
@@ -203,11 +208,11 @@ def test_one_worker_alone_compresses_nothing(make):
         (lambda: Int8(feedback=2), "feedback=2: expected True or False"),
         (
             lambda: compression.get("int4"),
-            "Unknown compression 'int4'. Known: float32",
+            "Unknown compression 'int4'. Known: bfloat16",
         ),
         (
-            lambda: simulate(fda_tf.EveryStep(), compression=8),
-            "Unknown compression 8. Known: float32, bfloat16, int8, topk",
+            lambda: simulate(fda_tf.Every(steps=1), compression=8),
+            "Unknown compression 8. Known: bfloat16, int8, topk",
         ),
     ],
 )

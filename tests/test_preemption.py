@@ -15,6 +15,7 @@ from launched import eventually
 import fda_tf
 from fda_tf import tf_internals
 from fda_tf.processes.preemption import Preempted, Preemption
+from fda_tf.processes.process_group import ProcessGroup
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +140,7 @@ def test_a_child_that_leaves_the_context_leaves_the_parent_s(tmp_path):
 
 
 def test_a_child_of_a_worker_cannot_exchange(monkeypatch):
-    process_group = fda_tf.ProcessGroup(0, ("a:1", "b:1"))
+    process_group = ProcessGroup(0, ("a:1", "b:1"))
     told = []
     monkeypatch.setattr(tf_internals, "tell_all", told.append)
     monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -223,7 +224,7 @@ def test_without_any_checkpoint_one_begins_anew(caplog):
 
 
 def test_others_are_not_told_of_an_end_that_all_have_agreed_on(monkeypatch):
-    told, process_group = [], fda_tf.ProcessGroup()
+    told, process_group = [], ProcessGroup()
     monkeypatch.setattr(process_group, "give_up", told.append)
     for end in (Preempted(143), SystemExit(3)):
         with pytest.raises(SystemExit), process_group.lost_worker_in_words():

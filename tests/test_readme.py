@@ -80,7 +80,7 @@ def test_a_monitor_of_ones_own_trains():
     (block,) = blocks("docs/methods.md")
     exec(block, names)
     run = runs.simulate(names["sync"])
-    syncs = [s["step"] for s in run.syncs if s["cause"] == "threshold"]
+    syncs = [s.step for s in run.syncs if s.cause == "threshold"]
     assert 2 < len(syncs) < runs.STEPS
     assert run.rows[-1]["state_bytes"] == runs.STEPS * runs.WORKERS * 4 * 11
     pieces = small.as_tensors([9.0, 1.0], [2.0], [3.0, 4.0])

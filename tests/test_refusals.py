@@ -9,6 +9,7 @@ from runs import simulate
 
 import fda_tf
 from fda_tf.data import sources
+from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.workers import simulated
 
 BAD = {
@@ -36,14 +37,14 @@ BAD = {
 def test_models_that_cannot_work_are_refused(message):
     with pytest.raises(ValueError, match=message):
         simulate(
-            fda_tf.EveryStep(), lambda: small.compile_model(BAD[message]())
+            fda_tf.Every(steps=1), lambda: small.compile_model(BAD[message]())
         )
 
 
 def test_uncompiled_models_are_refused():
     plain = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     with pytest.raises(ValueError, match="is not compiled"):
-        simulate(fda_tf.EveryStep(), lambda: plain)
+        simulate(fda_tf.Every(steps=1), lambda: plain)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,10 @@ def test_uncompiled_models_are_refused():
     [
         ({"steps": 0}, "steps=0: expected a whole number"),
         ({"sync": "linear"}, "sync='linear': expected fda_tf.Variance"),
-        ({"server": "adam"}, "server='adam': expected fda_tf.Average"),
+        (
+            {"server_optimizer": "adam"},
+            "server_optimizer='adam': expected None or a keras",
+        ),
         ({"statistics": "none"}, "Known: average, local"),
         ({"evaluate_every": 0}, "evaluate_every=0"),
         ({"batch_size": 0}, "batch_size=0: expected"),
@@ -60,7 +64,7 @@ def test_uncompiled_models_are_refused():
 )
 def test_settings_that_cannot_work_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        simulate(**{"sync": fda_tf.EveryStep(), **options})
+        simulate(**{"sync": fda_tf.Every(steps=1), **options})
 
 
 def test_shards_that_cannot_work_are_refused():
@@ -124,14 +128,14 @@ def test_frozen_layers_of_different_shapes_are_refused():
         simulated.Simulation(lambda: next(models), source, 2, lanes=2)
 
 
-@pytest.mark.parametrize("replicas", [None, fda_tf.ProcessGroup()])
+@pytest.mark.parametrize("process_group", [None, ProcessGroup()])
 def test_a_model_made_in_the_scope_of_a_strategy_is_refused(process_group):
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         model = small.linear_model()
     message = r"Call fda_tf.connect\(\) first, make and compile the model with"
     with pytest.raises(ValueError, match=message):
         if process_group is None:
-            simulate(fda_tf.EveryStep(), lambda: model)
+            simulate(fda_tf.Every(steps=1), lambda: model)
         else:
             fda_tf.train(
                 model, small.data(), steps=1, process_group=process_group
@@ -155,7 +159,7 @@ def test_moving_averages_of_the_optimizer_are_refused(scaled, frequency):
         return small.linear_model(optimizer=optimizer)
 
     with pytest.raises(ValueError, match="expected an optimizer without"):
-        simulate(fda_tf.EveryStep(), build)
+        simulate(fda_tf.Every(steps=1), build)
 
 
 def test_numpy_numbers_are_numbers():
@@ -170,7 +174,7 @@ def test_numpy_numbers_are_numbers():
 
 def test_validation_data_of_no_known_form_is_refused():
     with pytest.raises(ValueError, match="validation_data of type ndarray"):
-        simulate(fda_tf.EveryStep(), validation_data=small.data()[0])
+        simulate(fda_tf.Every(steps=1), validation_data=small.data()[0])
 
 
 def test_epochs_of_unknown_length_are_refused_before_training():
@@ -180,12 +184,12 @@ def test_epochs_of_unknown_length_are_refused_before_training():
     ]
     with pytest.raises(ValueError, match="^Every.steps=None, epochs=1. needs"):
         fda_tf.simulate(
-            small.linear_model, endless, steps=3, sync=fda_tf.Every(epochs=1)
+            small.linear_model, endless, fda_tf.Every(epochs=1), steps=3
         )
 
 
 def test_a_monitor_that_sends_other_than_it_says_is_refused():
-    class Liar(fda_tf.NaiveMonitor):
+    class Liar(fda_tf.monitors.NaiveMonitor):
         floats = 2
 
     with pytest.raises(ValueError, match="its `floats` is 2"):

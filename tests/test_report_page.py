@@ -302,7 +302,7 @@ def browse(tmp_path):
                 f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run",
                 "--disable-background-networking", "--disable-sync",
                 "--disable-component-update", "--enable-logging=stderr",
-                f"--proxy-server=127.0.0.1:{server.server_port}",
+                f"--proxy-server_optimizer=127.0.0.1:{server.server_port}",
                 "--proxy-bypass-list=<-loopback>", "--hide-scrollbars",
                 "--virtual-time-budget=2000", *flags, page.as_uri(),
             ],

@@ -53,7 +53,7 @@ def check(worker, name):
     if name == "own loop":
         assert 1 < did["lone"]["counters"]["syncs"] < 25
     else:
-        checked = [s for s in did["lone"]["syncs"] if s["cause"] != "end"]
+        checked = [s for s in did["lone"]["syncs"] if s.cause != "end"]
         # Without checks there is no variance; the optimizer counts the steps.
         steps = len(did["lone"]["variance"]) or did["lone"]["optimizer"][0]
         assert 1 <= len(checked) < steps

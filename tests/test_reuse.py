@@ -93,17 +93,17 @@ def test_a_step_is_traced_once_for_all_callbacks(job):
         assert again["traces"] == first
 
 
-class OwnMonitor(fda_tf.NaiveMonitor):
+class OwnMonitor(fda_tf.monitors.NaiveMonitor):
     """One of a user's own: nobody knows what it holds."""
 
 
 def _server():
     optimizer = keras.optimizers.SGD(0.5)  # whose rate a user may change
-    return fda_tf.Averaging(fda_tf.Every(2), fda_tf.ServerOptimizer(optimizer))
+    return fda_tf.Averaging(fda_tf.Every(2), optimizer)
 
 
 def _loss():
-    return fda_tf.Averaging(fda_tf.AdaComm(first=2, every=3))
+    return fda_tf.Averaging(fda_tf.policies.AdaComm(first=2, every=3))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from runs import BATCH, WORKERS, simulate
 import fda_tf
 from fda_tf.algorithm.policies import Clock
 from fda_tf.data import sources
+from fda_tf.workers.local_model import Worker
 
 MU = 0.7
 
@@ -20,7 +21,9 @@ MU = 0.7
 def prox_model(optimizer="sgd", mu=MU):
     if optimizer == "sgd":
         optimizer = keras.optimizers.SGD(small.RATE)
-    return small.linear_model(optimizer=fda_tf.FedProx(optimizer, mu))
+    return small.linear_model(
+        optimizer=fda_tf.optimizers.FedProx(optimizer, mu)
+    )
 
 
 def test_fedprox_is_as_by_hand():
@@ -46,7 +49,7 @@ def test_without_mu_it_is_the_inner_optimizer():
         simulate(sync, lambda b=build: small.linear_model(optimizer=b()))
         for build in (
             lambda: keras.optimizers.Adam(0.02, clipnorm=0.5),
-            lambda: fda_tf.FedProx(
+            lambda: fda_tf.optimizers.FedProx(
                 keras.optimizers.Adam(0.02, clipnorm=0.5), 0
             ),
         )
@@ -95,11 +98,12 @@ def test_half_precision_scales_outside_it():
     model = prox_model()
     model.compile(
         keras.optimizers.LossScaleOptimizer(
-            fda_tf.FedProx(keras.optimizers.SGD(0.1), MU), initial_scale=1.0
+            fda_tf.optimizers.FedProx(keras.optimizers.SGD(0.1), MU),
+            initial_scale=1.0,
         ),
         model.loss,
     )
-    worker = fda_tf.workers.local_model.Worker(model, _spec())
+    worker = Worker(model, _spec())
     worker.hold([tf.fill([39], 2.0)])
     held = model.optimizer.inner_optimizer.anchors
     assert all(bool(tf.reduce_all(v == 2.0)) for v in held)
@@ -115,17 +119,28 @@ def _spec():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: fda_tf.FedProx("sgd", -1), "mu=-1: expected a number of at"),
         (
-            lambda: fda_tf.FedProx(fda_tf.FedProx("sgd")),
+            lambda: fda_tf.optimizers.FedProx("sgd", -1),
+            "mu=-1: expected a number of at",
+        ),
+        (
+            lambda: fda_tf.optimizers.FedProx(fda_tf.optimizers.FedProx("sgd")),
             "expected the optimizer inside it",
         ),
         (
-            lambda: fda_tf.ServerOptimizer(fda_tf.FedProx("sgd")),
-            "received a FedProx, which is for the workers' own steps",
+            lambda: fda_tf.Algorithm(
+                server_optimizer=fda_tf.optimizers.FedProx("sgd")
+            ),
+            "is a FedProx, which is for the workers' own steps",
         ),
-        (lambda: fda_tf.AdaComm(0, 10), "AdaComm: first=0: expected a whole"),
-        (lambda: fda_tf.AdaComm(4, 1.5), "AdaComm: every=1.5: expected a"),
+        (
+            lambda: fda_tf.policies.AdaComm(0, 10),
+            "AdaComm: first=0: expected a whole",
+        ),
+        (
+            lambda: fda_tf.policies.AdaComm(4, 1.5),
+            "AdaComm: every=1.5: expected a",
+        ),
     ],
 )
 def test_refusals(make, message):
@@ -134,7 +149,7 @@ def test_refusals(make, message):
 
 
 def test_adacomm_by_hand():
-    policy = fda_tf.AdaComm(first=16, every=50)
+    policy = fda_tf.policies.AdaComm(first=16, every=50)
     policy.build()
     seen = []
     # (step, loss): the first is F_0 = 8
@@ -154,7 +169,7 @@ def test_adacomm_reads_the_training_loss(evaluate_every):
     Evaluations, which set Keras' own metrics to 0, are nothing to it.
     """
     first, every, steps = 12, 24, 96
-    policy = fda_tf.AdaComm(first, every)
+    policy = fda_tf.policies.AdaComm(first, every)
     options = {}
     if evaluate_every:
         options = {
@@ -187,7 +202,7 @@ def test_adacomm_reads_the_training_loss(evaluate_every):
             if t + 1 - changed >= every:
                 wanted = math.ceil(math.sqrt(loss / loss0) * first)
                 h, changed = (wanted if wanted < h else -(-h // 2)), t + 1
-    got = [s["step"] for s in run.syncs if s["cause"] == "interval"]
+    got = [s.step for s in run.syncs if s.cause == "interval"]
     assert got == ends
     gaps = np.diff([0, *ends])
     assert gaps[0] == first and gaps[-1] < first / 2
@@ -203,11 +218,13 @@ def _loss(w, x, y):
 
 
 def test_adacomm_goes_on_where_it_was(tmp_path):
-    whole = simulate(fda_tf.AdaComm(8, 16), steps=60)
+    whole = simulate(fda_tf.policies.AdaComm(8, 16), steps=60)
     checkpoint = fda_tf.Checkpoint(tmp_path, every=1)
-    simulate(fda_tf.AdaComm(8, 16), steps=29, checkpoint=checkpoint)
-    again = simulate(fda_tf.AdaComm(8, 16), steps=60, checkpoint=checkpoint)
-    assert [s["step"] for s in whole.syncs] == [s["step"] for s in again.syncs]
+    simulate(fda_tf.policies.AdaComm(8, 16), steps=29, checkpoint=checkpoint)
+    again = simulate(
+        fda_tf.policies.AdaComm(8, 16), steps=60, checkpoint=checkpoint
+    )
+    assert [s.step for s in whole.syncs] == [s.step for s in again.syncs]
     assert np.array_equal(small.flat(whole.model), small.flat(again.model))
 
 
@@ -223,4 +240,4 @@ def test_a_model_without_a_loss_metric_is_refused():
         return small.compile_model(NoLoss(inputs, outputs))
 
     with pytest.raises(ValueError, match='has no metric "loss"'):
-        simulate(fda_tf.AdaComm(8, 16), build)
+        simulate(fda_tf.policies.AdaComm(8, 16), build)

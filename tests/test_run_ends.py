@@ -15,6 +15,7 @@ from command_line import SMALL, command, read, run_folder
 
 import fda_tf
 from experiments import config, results, run, runner, show
+from fda_tf.processes.process_group import ProcessGroup
 
 ERRORS = [
     (
@@ -148,12 +149,20 @@ def test_ctrl_c_of_the_launcher_shows_what_was_finished(
 
 
 def test_only_the_chief_says_stopped(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.ProcessGroup(1, "ab"))
+    monkeypatch.setattr(
+        runner,
+        "_home",
+        lambda _: ProcessGroup(1, "ab"),
+    )
     monkeypatch.setattr(fda_tf, "train", interrupt)
     arguments = [*SMALL, f"--data_dir={data}", f"--results_dir={tmp_path}"]
     assert command("--backend=cluster", *arguments) == 130
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(runner, "_home", lambda _: fda_tf.ProcessGroup(0, "ab"))
+    monkeypatch.setattr(
+        runner,
+        "_home",
+        lambda _: ProcessGroup(0, "ab"),
+    )
     assert command("--backend=cluster", *arguments) == 130
     assert "Stopped" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from fda_tf.checkpoint.directory import Checkpoint
 
 
 class Threads:
-    """What `fda_tf.ProcessGroup` offers, among threads of one process."""
+    """What `fda_tf.processes.process_group.ProcessGroup` offers, among threads of one process."""
 
     def __init__(self, index, count, barrier, slots):
         self.index, self.count = index, count
@@ -64,7 +64,9 @@ def write(folder, steps, workers, only=None):
                 "rest_0/0": np.int64([k]),
                 "history/0": np.float32([7]),
             }
-            facts = {latest.OURS: {"average_statistics": step % 2 == 0}}
+            facts = {
+                latest.OURS: {"statistics": "local" if step % 2 else "average"}
+            }
             Checkpoint(folder).write(step, k, workers, arrays, facts)
 
 

@@ -7,6 +7,7 @@ import small
 import tensorflow as tf
 
 import fda_tf
+from fda_tf.algorithm.optimizers import ServerStep, check_server_optimizer
 from fda_tf.tensors import vectors
 from fda_tf.tensors.vectors import Layout
 
@@ -16,8 +17,8 @@ W0 = np.linspace(-1, 1, 9).astype(np.float32)
 
 def rounds(optimizer, means):
     """Returns w_0 after a server has seen each of the workers' means."""
-    server = fda_tf.ServerOptimizer(optimizer)
-    server.build(Layout(SHAPES), ["dense/kernel", "dense/bias"])
+    names = ["dense/kernel", "dense/bias"]
+    server = ServerStep(optimizer, Layout(SHAPES), names)
     w0 = small.as_tensors(W0)
     for mean in means:
         w0 = server.apply(w0, small.as_tensors(mean))
@@ -40,9 +41,7 @@ def by_hand(update):
 def test_sgd_of_rate_one_is_plain_averaging():
     got = rounds(keras.optimizers.SGD(1.0), means(1))
     np.testing.assert_allclose(got, means(1)[0], atol=1e-6)
-    (plain,) = fda_tf.Average().apply(
-        small.as_tensors(W0), small.as_tensors(means(1)[0])
-    )
+    plain = rounds(None, means(1))
     np.testing.assert_array_equal(plain, means(1)[0])
 
 
@@ -78,12 +77,12 @@ def test_fedyogi():
         v[:] = v - 0.01 * g**2 * np.sign(v - g**2)
         return w - 0.1 * m / (np.sqrt(v) + 1e-3)
 
-    got = rounds(fda_tf.Yogi(0.1), means())
+    got = rounds(fda_tf.optimizers.Yogi(0.1), means())
     np.testing.assert_allclose(got, by_hand(update), rtol=1e-4, atol=1e-5)
 
 
 def test_yogi_is_saved_and_loaded():
-    yogi = fda_tf.Yogi(0.3, beta_1=0.8, epsilon=0.01)
+    yogi = fda_tf.optimizers.Yogi(0.3, beta_1=0.8, epsilon=0.01)
     config = keras.optimizers.serialize(yogi)
     again = keras.optimizers.deserialize(config)
     assert again.get_config() == yogi.get_config()
@@ -110,12 +109,14 @@ def test_a_server_optimizer_trains():
     run = fda_tf.simulate(
         small.linear_model,
         small.shards(4),
+        fda_tf.Algorithm(
+            fda_tf.Every(steps=5),
+            server_optimizer=keras.optimizers.SGD(
+                0.7, momentum=0.9, nesterov=True
+            ),
+        ),
         steps=60,
         batch_size=8,
-        sync=fda_tf.Every(steps=5),
-        server=fda_tf.ServerOptimizer(
-            keras.optimizers.SGD(0.7, momentum=0.9, nesterov=True)
-        ),
         validation_data=small.data(),
     )
     assert run.rows[-1]["syncs"] == 12
@@ -125,8 +126,8 @@ def test_a_server_optimizer_trains():
 @pytest.mark.parametrize(
     "server, norms",
     [
-        (fda_tf.Average(), 1),
-        (fda_tf.ServerOptimizer(keras.optimizers.SGD(0.7)), 2),
+        (None, 1),
+        (keras.optimizers.SGD(0.7), 2),
     ],
 )
 def test_a_plain_average_is_looked_through_once(monkeypatch, server, norms):
@@ -138,10 +139,9 @@ def test_a_plain_average_is_looked_through_once(monkeypatch, server, norms):
     fda_tf.simulate(
         small.linear_model,
         small.shards(2),
+        fda_tf.Algorithm(fda_tf.Every(steps=9), server_optimizer=server),
         steps=1,
         batch_size=8,
-        sync=fda_tf.Every(steps=9),
-        server=server,
     )
     in_graphs = [v for v in looks if tf.is_symbolic_tensor(v[0])]
     assert len(in_graphs) == 2 * norms  # in the loop, and at the end
@@ -160,36 +160,37 @@ def test_a_schedule_need_not_tell_its_settings():
         def __call__(self, step):
             return 0.5
 
-    server = fda_tf.ServerOptimizer(keras.optimizers.SGD(Halves()))
-    assert repr(server) == 'ServerOptimizer({"SGD": null})'
     got = rounds(keras.optimizers.SGD(Halves()), means(1))
     np.testing.assert_allclose(got, (W0 + means(1)[0]) / 2, atol=1e-6)
 
 
 def test_a_server_shows_its_settings_and_no_made_up_name():
-    one, other = (
-        repr(fda_tf.ServerOptimizer(keras.optimizers.SGD(0.5, momentum=0.25)))
-        for _ in range(2)
-    )
-    assert one == other
-    assert '"learning_rate": 0.5, ' in one and '"momentum": 0.25, ' in one
+    def config():
+        server = keras.optimizers.SGD(0.5, momentum=0.25)
+        algorithm = fda_tf.Algorithm(server_optimizer=server)
+        return algorithm.get_config()["server_optimizer"]
+
+    one = config()
+    assert one == config() and one["class_name"] == "SGD"
+    assert one["config"]["learning_rate"] == 0.5
+    assert one["config"]["momentum"] == 0.25
 
 
 def test_impossible_servers_are_refused():
-    with pytest.raises(ValueError, match="takes a keras.optimizers.Optimizer"):
-        fda_tf.ServerOptimizer("adam")
+    with pytest.raises(ValueError, match="expected None or a keras.optimizers"):
+        check_server_optimizer("adam")
     sgd, scaled = keras.optimizers.SGD, keras.optimizers.LossScaleOptimizer
     for still in (sgd(0.0), scaled(sgd(0.0))):
         with pytest.raises(ValueError, match="learning rate is 0"):
-            fda_tf.ServerOptimizer(still)
+            check_server_optimizer(still)
     # It would divide by the scale: w_0 would all but stand still.
     with pytest.raises(ValueError, match="Give the optimizer inside it"):
-        fda_tf.ServerOptimizer(scaled(sgd(1.0)))
+        check_server_optimizer(scaled(sgd(1.0)))
     for frequency in (None, 5):
         average = {"use_ema": True, "ema_overwrite_frequency": frequency}
         with pytest.raises(ValueError, match="Leave use_ema and ema_over"):
-            fda_tf.ServerOptimizer(sgd(1.0, **average))
-    server = fda_tf.ServerOptimizer(keras.optimizers.SGD(1.0))
-    server.build(Layout(SHAPES), ["kernel", "bias"])
+            check_server_optimizer(sgd(1.0, **average))
+    server = keras.optimizers.SGD(1.0)
+    ServerStep(server, Layout(SHAPES), ["kernel", "bias"])
     with pytest.raises(ValueError, match="has been used before"):
-        server.build(Layout(SHAPES), ["kernel", "bias"])
+        ServerStep(server, Layout(SHAPES), ["kernel", "bias"])

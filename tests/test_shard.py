@@ -355,7 +355,7 @@ def test_every_batch_of_a_batched_dataset_is_dealt_once():
     for equal, sizes in [(True, [2, 2, 2]), (False, [3, 2, 2])]:
         seen = []
         for k, size in enumerate(sizes):
-            settings = {"equal": equal, "replicas": Workers(k)}
+            settings = {"equal": equal, "process_group": Workers(k)}
             made = shard(samples(26).batch(4), None, **settings)
             assert len(made) == max(sizes)
             batches = [x.numpy().tolist() for x, _ in made][:size]

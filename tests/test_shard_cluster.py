@@ -31,14 +31,14 @@ def simulated(build, data, steps):
     return fda_tf.simulate(
         build,
         parts,
+        fda_tf.VarianceThreshold(0.05, "linear"),
         steps=steps,
         batch_size=shard_cases.BATCH,
-        sync=fda_tf.VarianceThreshold(0.05, "linear"),
     )
 
 
 def assert_as_the_simulation(workers, name, history):
-    syncs = [s["step"] for s in history.syncs if s["cause"] != "end"]
+    syncs = [s.step for s in history.syncs if s.cause != "end"]
     assert syncs
     for worker in workers:
         got = worker[name]

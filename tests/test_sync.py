@@ -22,7 +22,7 @@ def due(policy, steps, epoch=None):
 
 
 def test_every_step():
-    assert due(fda_tf.EveryStep(), 4) == [1, 2, 3, 4]
+    assert due(fda_tf.Every(steps=1), 4) == [1, 2, 3, 4]
 
 
 def test_every_h_steps():
@@ -46,7 +46,7 @@ def test_epochs_shorter_than_a_step_are_every_step():
 
 def test_thresholds_have_no_clock_but_a_cap():
     assert due(fda_tf.VarianceThreshold(1.0), 50) == []
-    capped = fda_tf.VarianceThreshold(1.0, cap=fda_tf.Every(steps=20))
+    capped = fda_tf.VarianceThreshold(1.0, max_interval=fda_tf.Every(steps=20))
     assert due(capped, 50) == [20, 40]
 
 
@@ -68,7 +68,10 @@ def test_unknown_epochs_are_refused():
         (lambda: fda_tf.VarianceThreshold(math.nan), "theta=nan: expected"),
         (lambda: fda_tf.VarianceThreshold("1"), "Unknown rule '1' for theta"),
         (lambda: fda_tf.VarianceThreshold(1, "sum"), "Unknown monitor 'sum'"),
-        (lambda: fda_tf.VarianceThreshold(1, cap=5), "cap=5: expected"),
+        (
+            lambda: fda_tf.VarianceThreshold(1, max_interval=0.5),
+            "max_interval=0.5: expected",
+        ),
     ],
 )
 def test_impossible_policies_are_refused(make, message):
@@ -83,7 +86,7 @@ def test_qsr_makes_rounds_longer_as_the_rate_falls():
         def __call__(self, step):
             return tf.gather(rates, step)
 
-    policy = fda_tf.QuadraticRule(Steps(), growth=0.2, least=2)
+    policy = fda_tf.policies.QuadraticRule(Steps(), growth=0.2, least=2)
     # (0.2 / 0.4)^2 = 0.25, so H0 = 2; then (0.2 / 0.1)^2 = 4; then 16.
     early = [2, 4, 6]
     middle = [10, 14, 18, 22, 26, 30, 34, 38, 42, 46]
@@ -91,14 +94,14 @@ def test_qsr_makes_rounds_longer_as_the_rate_falls():
 
 
 def test_post_local_begins_with_every_step():
-    policy = fda_tf.PostLocal(first=3, then=fda_tf.Every(steps=4))
+    policy = fda_tf.policies.PostLocal(first=3, then=fda_tf.Every(steps=4))
     assert due(policy, 15) == [1, 2, 3, 7, 11, 15]
 
 
 def test_rules_without_a_meaning_are_refused():
     with pytest.raises(ValueError, match="rate=0: expected a number above 0"):
-        fda_tf.QuadraticRule(rate=0, growth=1)
+        fda_tf.policies.QuadraticRule(rate=0, growth=1)
     with pytest.raises(ValueError, match="least=0: expected a whole number"):
-        fda_tf.QuadraticRule(rate=0.1, growth=1, least=0)
+        fda_tf.policies.QuadraticRule(rate=0.1, growth=1, least=0)
     with pytest.raises(ValueError, match="then=4: expected fda_tf.Every"):
-        fda_tf.PostLocal(first=3, then=4)
+        fda_tf.policies.PostLocal(first=3, then=4)

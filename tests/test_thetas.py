@@ -238,7 +238,7 @@ def test_a_goal_is_met_in_training():
         fda_tf.VarianceThreshold(thetas.TargetInterval(goal), "exact"),
         steps=3 * STEPS,
     )
-    intervals = [s["interval"] for s in run.syncs if s["cause"] == "threshold"]
+    intervals = [s.interval for s in run.syncs if s.cause == "threshold"]
     assert intervals[0] == goal  # by the clock
     assert goal - 1 <= np.mean(intervals[len(intervals) // 2 :]) <= goal + 1
     assert np.all(run.theta[: goal - 1] == np.inf) and run.theta[goal - 1] == 0
@@ -313,7 +313,7 @@ def test_auto_in_training():
     sync = fda_tf.VarianceThreshold("auto", "exact")
     assert "theta=Auto()" in repr(sync)
     run = simulate(sync, steps=4 * STEPS)
-    rounds = np.array([s["interval"] for s in run.syncs[:-1]])
+    rounds = np.array([s.interval for s in run.syncs[:-1]])
     # An epoch has 240 / (4 x 8) = 7.5 steps.
     assert rounds[0] == 12 and rounds.max() <= 60
     assert 15 < rounds[3:].mean() < 45
@@ -324,7 +324,7 @@ def test_unlike_machines_have_the_same_cap():
     sync = fda_tf.VarianceThreshold("auto", "naive")
     source = sources.ArraySource(small.shards(2), BATCH)
     home = simulated.Simulation(small.rich_model, source, 2)
-    loop = training.Loop(home, sync, fda_tf.Average())
+    loop = training.Loop(home, sync, None)
     layers = np.float32(2)
     assert loop.theta.numpy() == reference.squared_norm(loop.w0) / layers
     loop.run(3)
@@ -347,9 +347,13 @@ def test_auto_says_whose_drift_diverged():
 
 def test_fit_leaves_the_longest_round_to_auto():
     epoch = fda_tf.Every(epochs=1)
-    assert fda_tf.FDA("auto").sync.cap is None
-    assert fda_tf.FDA("auto", cap=epoch).sync.cap == epoch
-    assert fda_tf.FDA(1.5).sync.cap == fda_tf.FDA("fl").sync.cap == epoch
+
+    def longest(*args, **options):
+        return fda_tf.FDA(*args, **options).algorithm.sync.max_interval
+
+    assert longest("auto") is None
+    assert longest("auto", max_interval=epoch) == epoch
+    assert longest(1.5) == longest("fl") == epoch
 
 
 @pytest.mark.parametrize(

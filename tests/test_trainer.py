@@ -27,7 +27,9 @@ def batches(steps, shard=None):
 
 def lone(model=None, **options):
     """A trainer with no other workers."""
-    return fda_tf.Trainer(model or small.rich_model(), batches(1)[0], **options)
+    return fda_tf.Trainer(
+        model or small.rich_model(), batches(1)[0], **small.in_parts(options)
+    )
 
 
 def assert_same(model, other):
@@ -66,7 +68,7 @@ def test_theta_is_that_of_the_step_to_come(own):
 
 
 def test_own_steps_tell_no_loss():
-    trainer = lone(small.linear_model(), sync=fda_tf.AdaComm(4, 8))
+    trainer = lone(small.linear_model(), sync=fda_tf.policies.AdaComm(4, 8))
     message = r"AdaComm\(first=4, every=8\), which needs the .* Trainer.step"
     with pytest.raises(ValueError, match=message):
         trainer.after_step()
@@ -175,9 +177,9 @@ def test_its_loop_is_the_simulations(stopped):
     run = fda_tf.simulate(
         lambda: small.rich_model(1),
         small.shards(2, resume_more.SAMPLES),
+        fda_tf.VarianceThreshold(0.05, "linear"),
         steps=25,
         batch_size=BATCH,
-        sync=fda_tf.VarianceThreshold(0.05, "linear"),
     )
     for worker in stopped[0]:
         got = worker["own loop"]["lone"]

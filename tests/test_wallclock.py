@@ -86,7 +86,7 @@ def test_a_run_is_done_that_reached_its_target_or_its_limits(tmp_path):
 
 
 def test_methods():
-    assert wallclock_host.policy("synchronous", 1.5) == fda_tf.EveryStep()
+    assert wallclock_host.policy("synchronous", 1.5) == fda_tf.Every(steps=1)
     never = wallclock_host.policy("synchronous:gradients", 1.5)
     assert never == fda_tf.Every(steps=10**9)
     assert wallclock_host.policy("fedavg", 1.5) == fda_tf.Every(epochs=1)

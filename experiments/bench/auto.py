@@ -83,9 +83,9 @@ def train(task, shards, test, theta: str, seed: int):
     return fda_tf.simulate(
         lambda: task.build(seed),
         shards,
+        fda_tf.VarianceThreshold(_schedule(theta), "sketch"),
         steps=limit,
         seed=seed,
-        sync=fda_tf.VarianceThreshold(_schedule(theta), "sketch"),
         validation_data=test,
         evaluate_every=FLAGS.evaluate_every,
         on_evaluation=lambda row: results.passes(row, target),
@@ -95,7 +95,7 @@ def train(task, shards, test, theta: str, seed: int):
 def row_of(key: dict, history) -> dict:
     """Returns the row of a run: its key, and what it took."""
     last = history.rows[-1]
-    rounds = [s["interval"] for s in history.syncs if s["cause"] != "end"]
+    rounds = [s.interval for s in history.syncs if s.cause != "end"]
     mean = sum(rounds) / len(rounds) if rounds else math.inf
     return key | {
         "reached": int(results.passes(last, GOALS[key["task"]][0])),

@@ -46,7 +46,7 @@ def measure(theta: float, seed: int, data) -> dict:
     weights = zip(
         plain.model.get_weights(), cascade.model.get_weights(), strict=True
     )
-    syncs = [[s["step"] for s in run.syncs] for run in (plain, cascade)]
+    syncs = [[s.step for s in run.syncs] for run in (plain, cascade)]
     return {
         "theta": theta,
         "seed": seed,
@@ -73,7 +73,7 @@ def _run(theta: float, seed: int, data, cascade: bool):
 
     x = data.x_train[..., None] / 255.0
     pieces = fda_tf.partition.split("iid", data.y_train, FLAGS.workers)
-    monitor = fda_tf.SketchMonitor(cascade=cascade)
+    monitor = fda_tf.monitors.SketchMonitor(cascade=cascade)
 
     def build():
         model = TASKS["lenet5_mnist"].build(seed)
@@ -83,9 +83,9 @@ def _run(theta: float, seed: int, data, cascade: bool):
     return fda_tf.simulate(
         build,
         [(x[i].astype("float32"), data.y_train[i]) for i in pieces],
+        fda_tf.VarianceThreshold(theta, monitor),
         steps=FLAGS.steps,
         seed=seed,
-        sync=fda_tf.VarianceThreshold(theta, monitor),
         evaluate_every=FLAGS.steps,
     )
 

@@ -111,7 +111,7 @@ def loops(process_group, size: int, tensors: int, kinds) -> dict:
         local_model.Worker(model, source.spec()), source, process_group
     )
     never = 1e30
-    whole = fda_tf.SketchMonitor(cascade=False)
+    whole = fda_tf.monitors.SketchMonitor(cascade=False)
     policies = {
         "check, linear": fda_tf.VarianceThreshold(never, "linear"),
         "check, sketch": fda_tf.VarianceThreshold(never, whole),
@@ -120,7 +120,7 @@ def loops(process_group, size: int, tensors: int, kinds) -> dict:
     }
 
     def exchange(kind):
-        loop = training.Loop(home, policies[kind], fda_tf.Average())
+        loop = training.Loop(home, policies[kind], None)
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
         def run(steps):

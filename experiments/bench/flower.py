@@ -101,7 +101,7 @@ def serve(kind: str) -> None:
         "local SGD": fda_tf.Every(steps=FLAGS.local_steps),
         "LinearFDA": fda_tf.VarianceThreshold(task.theta, "linear"),
     }[kind]
-    loop = training.Loop(home, sync, fda_tf.Average())
+    loop = training.Loop(home, sync, None)
     while line := sys.stdin.readline().strip():
         start = time.perf_counter()
         loop.run(tf.constant(int(line) * FLAGS.local_steps)).cause.numpy()

@@ -152,12 +152,12 @@ def loop(monitor: str) -> dict:
     model, x, y = model_and_data()
     batch, watch = (x[:8], y[:8]), Watch()
     # Whole: with so large a theta the cascade sends the norm alone.
-    whole = fda_tf.SketchMonitor(cascade=False)
+    whole = fda_tf.monitors.SketchMonitor(cascade=False)
     sync = fda_tf.VarianceThreshold(
         1e30, whole if monitor == "sketch" else monitor
     )
     watch.begin()
-    trainer = fda_tf.Trainer(model, batch, sync=sync)
+    trainer = fda_tf.Trainer(model, batch, sync)
     trainer.step(batch)
     watch.end("start")
     trainer.after_step()

@@ -44,12 +44,12 @@ def rivals(interval: int) -> dict:
 
     import fda_tf
 
-    def by_clock(server=None, sync=None, **options):
+    def by_clock(server_optimizer=None, sync=None, **options):
         sync = sync or fda_tf.Every(steps=interval)
-        return {"sync": sync, "server": server or fda_tf.Average()} | options
+        return {"sync": sync, "server": server or None} | options
 
     def server(optimizer):
-        return fda_tf.ServerOptimizer(optimizer)
+        return optimizer
 
     def fda():
         return fda_tf.VarianceThreshold(FLAGS.theta, "sketch")
@@ -60,16 +60,22 @@ def rivals(interval: int) -> dict:
         ("local SGD, H", by_clock()),
         (
             "QSR",  # at a constant rate: H0 alone
-            by_clock(sync=fda_tf.QuadraticRule(1e-3, 1e-3, least=interval)),
+            by_clock(
+                sync=fda_tf.policies.QuadraticRule(1e-3, 1e-3, least=interval)
+            ),
         ),
         (
             "AdaComm",  # longer first rounds, shorter ones later
-            by_clock(sync=fda_tf.AdaComm(2 * interval, every=FLAGS.steps // 4)),
+            by_clock(
+                sync=fda_tf.policies.AdaComm(
+                    2 * interval, every=FLAGS.steps // 4
+                )
+            ),
         ),
         (
             "post-local SGD",  # half of its bytes go to the first steps
             by_clock(
-                sync=fda_tf.PostLocal(
+                sync=fda_tf.policies.PostLocal(
                     max(1, FLAGS.steps // interval // 2),
                     fda_tf.Every(steps=2 * interval),
                 )
@@ -78,7 +84,7 @@ def rivals(interval: int) -> dict:
         ("DiLoCo", by_clock(server(sgd(0.7, momentum=0.9, nesterov=True)))),
         ("FedAvgM, H", by_clock(server(sgd(1.0, momentum=0.5)))),
         ("FedAdam, H", by_clock(server(keras.optimizers.Adam(1e-2)))),
-        ("FedYogi, H", by_clock(server(fda_tf.Yogi(1e-2)))),
+        ("FedYogi, H", by_clock(server(fda_tf.optimizers.Yogi(1e-2)))),
         ("FedAdagrad, H", by_clock(server(keras.optimizers.Adagrad(3e-2)))),
         (
             "FDA, Nesterov (dynamic DiLoCo)",
@@ -87,7 +93,10 @@ def rivals(interval: int) -> dict:
         ("FDA, FedAvgM", by_clock(server(sgd(1.0, momentum=0.5)), sync=fda())),
     ]
     methods = {name: (options, lambda o: o) for name, options in plain}
-    methods["FedProx, H"] = (by_clock(), lambda o: fda_tf.FedProx(o, mu=0.1))
+    methods["FedProx, H"] = (
+        by_clock(),
+        lambda o: fda_tf.optimizers.FedProx(o, mu=0.1),
+    )
     return methods
 
 

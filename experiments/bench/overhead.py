@@ -85,7 +85,7 @@ def policy(kind: str):
     if kind in CHECKS:
         monitor, options = CHECKS[kind]
         if monitor == "whole sketch":
-            monitor = fda_tf.SketchMonitor(cascade=False)
+            monitor = fda_tf.monitors.SketchMonitor(cascade=False)
         return fda_tf.VarianceThreshold(1e30, monitor, **options)
     never = fda_tf.Every(steps=10**9)
     return {
@@ -93,7 +93,7 @@ def policy(kind: str):
         SYNCHRONOUS: never,  # each step itself exchanges
         FDA: fda_tf.VarianceThreshold(THETAS[FLAGS.model], "sketch"),
         LOCAL_SGD: fda_tf.Every(steps=H),
-        EACH: fda_tf.EveryStep(),
+        EACH: fda_tf.Every(steps=1),
     }[kind]
 
 
@@ -149,7 +149,7 @@ def measure() -> None:
             own = _home(
                 process_group, gradients.averaged(build(), process_group.mean)
             )
-        loop = training.Loop(own, policy(kind), fda_tf.Average())
+        loop = training.Loop(own, policy(kind), None)
         _block(loop, 3)
         return loop
 

@@ -14,11 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 import fda_tf
+from fda_tf.run.history import History
 
 WORKERS = 2
 
 Ran = dict[str, Any]  # what a script has when it is through, by name
-Fits = list[fda_tf.History]
+Fits = list[History]
 
 
 class Twin:
@@ -71,9 +72,9 @@ class Twin:
         history = fda_tf.simulate(
             build_once,
             shards,
+            self._sync,
             steps=epochs * steps,
             batch_size=batch_size,
-            sync=self._sync,
             seed=seed,
         )
         random.setstate(after[0])

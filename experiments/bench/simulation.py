@@ -68,7 +68,7 @@ def measure(workers: int) -> dict:
     before = resident.now()
     home = simulated.Simulation(build, source, workers)
     sync = fda_tf.VarianceThreshold(1.5, "linear")
-    trainer = loop.Loop(home, sync, fda_tf.Average())
+    trainer = loop.Loop(home, sync, None)
     start = time.perf_counter()
     trainer.run(1)
     compile_seconds = time.perf_counter() - start

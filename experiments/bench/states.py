@@ -84,7 +84,7 @@ def checks(home, size: int, w0, only: str | None = None) -> dict:
         policy = fda_tf.VarianceThreshold(1.0, monitor)
         return variance_check.Check(policy, home, w0)
 
-    whole = fda_tf.SketchMonitor(cascade=False)
+    whole = fda_tf.monitors.SketchMonitor(cascade=False)
     above, below = 2.0 * size, 0.5 * size
     monitors = {
         "naive": ("naive", above),

@@ -120,7 +120,7 @@ def check() -> None:
                 f"--methods: {method!r} ({error}). Expected synchronous, "
                 f"{wallclock_host.GRADIENTS}, local:H, fedavg or "
                 "MONITOR:THETA:CHECK_EVERY with one of "
-                f"{', '.join(fda_tf.MONITORS)}."
+                f"{', '.join(fda_tf.monitors.MONITORS)}."
             ) from error
     if not pathlib.Path(FLAGS.output).absolute().parent.is_dir():
         raise ValueError(

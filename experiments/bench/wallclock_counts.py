@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import fda_tf
 from experiments.bench import netlab
+from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.workers import byte_meter
 
 LINE = 16  # floats: TensorFlow cuts a ring's pieces at whole 64 bytes
@@ -75,9 +76,7 @@ class Spent:
       blocks: how often the clock was stopped.
     """
 
-    def __init__(
-        self, process_group: fda_tf.processes.process_group.ProcessGroup
-    ):
+    def __init__(self, process_group: ProcessGroup):
         self._replicas = process_group
         self.seconds = self.cpu = self.busy = 0.0
         self.bytes = self.packets = self.blocks = 0

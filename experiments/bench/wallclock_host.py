@@ -23,6 +23,7 @@ from experiments.tasks import TASKS
 from fda_tf.algorithm import policies
 from fda_tf.core import loop as training
 from fda_tf.data import sources
+from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.workers import distributed, local_model
 
 GRADIENTS = "synchronous:gradients"
@@ -45,7 +46,7 @@ def policy(method: str, theta: float) -> policies.Policy:
     """
     kind, *numbers = method.split(":")
     if method == "synchronous":
-        return fda_tf.EveryStep()
+        return fda_tf.Every(steps=1)
     if method == GRADIENTS:
         return fda_tf.Every(steps=10**9)
     if method == "fedavg":
@@ -69,7 +70,7 @@ class Trial:
     def __init__(
         self,
         job: dict,
-        process_group: fda_tf.processes.process_group.ProcessGroup,
+        process_group: ProcessGroup,
     ):
         self.job, self.process_group = job, process_group
         task = TASKS[job["task"]]
@@ -91,7 +92,7 @@ class Trial:
         self.home.meter = self.meter
         epoch = source.epoch_steps(len(y), process_group.count)
         sync = policy(job["method"], task.theta)
-        self.loop = training.Loop(self.home, sync, fda_tf.Average(), epoch)
+        self.loop = training.Loop(self.home, sync, None, epoch)
 
     def _mean(self, gradient):
         self.meter.all_reduce("model", gradient)
@@ -161,7 +162,7 @@ class Trial:
             self.home.worker.weights.layout.size,
         )
         naive = fda_tf.VarianceThreshold(math.inf, "naive")
-        loop = training.Loop(self.home, naive, fda_tf.Average())
+        loop = training.Loop(self.home, naive, None)
 
         def exchange(times):
             for _ in range(times):
@@ -198,7 +199,7 @@ class Trial:
         One host alone: by its seconds of CPU.
         """
         never = fda_tf.Every(steps=10**9)
-        loop = training.Loop(self.home, never, fda_tf.Average())
+        loop = training.Loop(self.home, never, None)
         _run(loop, 3)
         steps, together, alone = 100, [], []
         for _ in range(5):

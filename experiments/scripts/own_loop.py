@@ -53,7 +53,7 @@ if __name__ == "__main__":
     data = fda_tf.shard((x, y), batch_size=40 // process_group.count)
     sync = fda_tf.VarianceThreshold(theta="auto", monitor="sketch")
     trainer = fda_tf.Trainer(
-        model, data.element_spec, sync=sync, steps_per_epoch=len(data)
+        model, data.element_spec, sync, steps_per_epoch=len(data)
     )
     step = make_step(model)
     for epoch in range(EPOCHS):

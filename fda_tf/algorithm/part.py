@@ -47,10 +47,12 @@ class Part:
 
 
 def _shown(value: Any) -> str:
-    """Returns a value as a message shows it, also one of Keras'."""
+    """Returns a value as a message shows it; of Keras' what it is set to."""
     if isinstance(value, Part) or not hasattr(value, "get_config"):
         return repr(value)
-    return agreement.text(value)
+    (name, config), *_ = agreement.plain(value).items()
+    settings = ", ".join(f"{k}={v!r}" for k, v in (config or {}).items())
+    return f"{name}({settings})"
 
 
 def describe(value: Any) -> Any:

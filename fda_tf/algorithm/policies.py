@@ -281,6 +281,13 @@ class VarianceThreshold(Policy):
                 "number of steps."
             )
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns its arguments; theta as a number, or as what sets it."""
+        config = super().get_config()
+        if not isinstance(self.theta, float):
+            config["theta"] = thetas.get(self.theta)
+        return config
+
     def due(self, clock: Clock) -> tf.Tensor | bool:
         """Returns whether the interval has reached its maximum."""
         return self.max_interval.due(clock) if self.max_interval else False

@@ -155,7 +155,9 @@ def _merged(
             arrays, facts = checkpoint.read(step, k, workers)
             if all(np.isfinite(arrays[n]).all() for n in _model(arrays, True)):
                 finite.append(k)
-                for name in _model(arrays, facts[OURS]["average_statistics"]):
+                for name in _model(
+                    arrays, facts[OURS]["statistics"] == "average"
+                ):
                     rule = _rule(name, facts)
                     merged[name] = rule(merged.get(name), arrays[name])
         _check_finite(checkpoint, step, workers, finite, me)

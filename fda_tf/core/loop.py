@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from fda_tf.algorithm import algorithm as algorithms
 from fda_tf.algorithm import thetas
 from fda_tf.algorithm.algorithm import Algorithm
 from fda_tf.algorithm.optimizers import ServerStep
-from fda_tf.algorithm.policies import Clock
+from fda_tf.algorithm.policies import Clock, Policy
 from fda_tf.core import variance_check
 from fda_tf.core.averaging import Exchange
 from fda_tf.core.variance_check import Check
@@ -53,9 +54,10 @@ class Loop:
     def __init__(
         self,
         workers: Workers,
-        algorithm: Algorithm,
+        algorithm: Algorithm | Policy,
         epoch: Fraction | None = None,
     ):
+        algorithm = algorithms.get(algorithm)
         self.workers, self.algorithm, self.epoch = workers, algorithm, epoch
         self.sync = sync = algorithm.sync
         # Alone there is nothing to check, and nothing to average or to count.

@@ -37,7 +37,9 @@ class Round:
             "straggler_rate", straggler_rate, 0.0, what
         )
         if straggler_rate >= 1:
-            raise ValueError(f"straggler_rate={straggler_rate!r}: expected {what}.")
+            raise ValueError(
+                f"straggler_rate={straggler_rate!r}: expected {what}."
+            )
         self._clients, self._seed = clients, seed
         self.apart = straggler_rate > 0
         self.count, self._drawn = clients, clients_per_round is not None
