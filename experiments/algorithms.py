@@ -19,21 +19,6 @@ Settings = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Parts:
-    """An algorithm as the library takes it.
-
-    Attributes:
-        sync: when to synchronise.
-        server: how the average is applied.
-        optimizer: () -> the workers' optimizer.
-    """
-
-    sync: object
-    server: object
-    optimizer: Callable[[], Optimizer]
-
-
-@dataclasses.dataclass(frozen=True)
 class Algorithm:
     """A row of the table.
 
@@ -41,7 +26,7 @@ class Algorithm:
         sync: settings -> when to synchronise.
         uses: the settings that it reads, with their defaults; None stands for
             the task's.
-        server: settings -> how the average is applied.
+        server: settings -> the server's optimizer, or None.
         optimizer: learning rate -> local optimizer; None: the task's own.
     """
 
@@ -50,16 +35,18 @@ class Algorithm:
     server: Callable[[Settings], object] = lambda s: None
     optimizer: Callable[[float], Optimizer] | None = None
 
-    def parts(self, settings: Settings) -> Parts:
-        """Makes the parts; optimizers have slots, so each run has its own."""
-        task = tasks.TASKS[settings.task]
-        return Parts(
-            sync=self.sync(settings),
+    def of_run(self, settings: Settings) -> fda_tf.Algorithm:
+        """Returns a run's own: a server optimizer has slots."""
+        return fda_tf.Algorithm(
+            self.sync(settings),
             server_optimizer=self.server(settings),
-            optimizer=functools.partial(
-                self.optimizer or task.optimizer, settings.learning_rate
-            ),
+            statistics=settings.statistics or "average",
         )
+
+    def local_optimizer(self, settings: Settings) -> Optimizer:
+        """Returns a worker's optimizer, a new one at each call."""
+        make = self.optimizer or tasks.TASKS[settings.task].optimizer
+        return make(settings.learning_rate)
 
 
 NAMED = ("auto", *fda_tf.thetas.RULES)

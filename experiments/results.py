@@ -14,6 +14,7 @@ import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +27,7 @@ METRICS = (
     "paper_state_bytes", "paper_model_bytes", "eval_bytes", "wire_bytes",
     "test_loss", "test_accuracy", "variance", "theta", "seconds",
 )  # fmt: skip
-SYNCS = ("step", "interval", "cause", "estimate", "exact")
+SYNCS = ("step", "interval", "cause", "estimate")
 SUMMARY = (
     "reached", "steps_to_target", "syncs_to_target", "bytes_to_target",
     "wire_bytes_to_target", "best_accuracy", "steps", "syncs", "checks",
@@ -59,9 +60,9 @@ class RunFolder:
         """Adds one of the library's evaluation rows to metrics.csv."""
         self._metrics.add(with_test_names(row))
 
-    def synchronisation(self, row: Mapping[str, object]) -> None:
+    def synchronisation(self, row: NamedTuple) -> None:
         """Adds one of the library's synchronisations to syncs.csv."""
-        self._syncs.add(row)
+        self._syncs.add(row._asdict())
 
     def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
         """Writes what the library knows of each step, float32 [steps]."""
@@ -106,7 +107,7 @@ class NoFolder(contextlib.nullcontext):
     def evaluation(self, row: Mapping[str, object]) -> None:
         """Does nothing."""
 
-    def synchronisation(self, row: Mapping[str, object]) -> None:
+    def synchronisation(self, row: NamedTuple) -> None:
         """Does nothing."""
 
     def course(self, variance: np.ndarray, theta: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Does what the flags ask for: checks, data, training, files, the table."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -212,7 +213,7 @@ class _Job:
 
     def train(self, settings: Settings, progress: show.Progress) -> dict:
         """Trains one run, writes its files, returns its summary."""
-        parts = ALGORITHMS[settings.algorithm].parts(settings)
+        row = ALGORITHMS[settings.algorithm]
         limit = steps_at_most(settings, self.samples)
         progress.start(settings, limit)
         with self._folder(settings) as folder:
@@ -225,11 +226,9 @@ class _Job:
 
             history = self._run(
                 settings,
-                parts.optimizer,
+                functools.partial(row.local_optimizer, settings),
+                algorithm=row.of_run(settings),
                 steps=limit,
-                sync=parts.sync,
-                statistics=settings.statistics or "average",
-                server_optimizer=parts.server,
                 batch_size=settings.batch_size,
                 sampling=settings.sampling,
                 seed=settings.seed,

@@ -64,7 +64,7 @@ def test_theta_by_name():
     ):
         (run,), _ = plan(algorithm=["linear"], theta=text)
         assert run.theta == text
-        assert isinstance(ALGORITHMS["linear"].parts(run).sync.theta, kind)
+        assert isinstance(ALGORITHMS["linear"].of_run(run).sync.theta, kind)
 
 
 def test_flags_beat_defaults():
@@ -135,14 +135,15 @@ def test_run_id_never_collides():
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_algorithms_have_parts(name):
     (settings,), _ = plan(algorithm=[name])
-    parts = ALGORITHMS[name].parts(settings)
-    optimizer = parts.optimizer()
-    assert parts.optimizer() is not optimizer  # workers share no slots
+    row = ALGORITHMS[name]
+    optimizer = row.local_optimizer(settings)
+    assert row.local_optimizer(settings) is not optimizer  # workers share no slots
     rate = float(optimizer.learning_rate)
     assert rate == pytest.approx(settings.learning_rate)
     if name in fda_tf.monitors.MONITORS:
-        assert parts.sync.theta == 3.0
-        assert isinstance(parts.sync.monitor, fda_tf.monitors.MONITORS[name])
+        sync = row.of_run(settings).sync
+        assert sync.theta == 3.0
+        assert isinstance(sync.monitor, fda_tf.monitors.MONITORS[name])
 
 
 def test_the_paper_s_rates():
@@ -153,8 +154,10 @@ def test_the_paper_s_rates():
     assert rates["fedavgm"].server_learning_rate == 0.316
     assert rates["fedadam"].learning_rate == 0.01
     assert rates["fedadam"].server_learning_rate == 1e-3
-    server = ALGORITHMS["fedavgm"].parts(rates["fedavgm"]).server
-    assert server.optimizer.momentum == 0.9
+    server = (
+        ALGORITHMS["fedavgm"].of_run(rates["fedavgm"]).server_optimizer
+    )
+    assert server.momentum == 0.9
 
 
 @pytest.mark.parametrize(

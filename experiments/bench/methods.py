@@ -1,4 +1,4 @@
-"""FDA beside its rivals at equal bytes, and what compressed compressions cost.
+"""FDA beside its rivals at equal bytes, and what compressions cost.
 
 LeNet-5 on MNIST, K workers in simulation, each with Adam and batches of 32;
 the first 60 % of the set is dealt sorted by label. FDA with the sketch goes
@@ -35,7 +35,7 @@ EVALUATE_EVERY = 25
 
 
 def rivals(interval: int) -> dict:
-    """Returns name -> (options of simulate, wrapper of the local optimizer).
+    """Returns name -> (algorithm, wrapper of the local optimizer).
 
     Args:
       interval: H, steps.
@@ -44,12 +44,11 @@ def rivals(interval: int) -> dict:
 
     import fda_tf
 
-    def by_clock(server_optimizer=None, sync=None, **options):
-        sync = sync or fda_tf.Every(steps=interval)
-        return {"sync": sync, "server": server or None} | options
-
-    def server(optimizer):
-        return optimizer
+    def by_clock(server_optimizer=None, sync=None):
+        return fda_tf.Algorithm(
+            sync or fda_tf.Every(steps=interval),
+            server_optimizer=server_optimizer,
+        )
 
     def fda():
         return fda_tf.VarianceThreshold(FLAGS.theta, "sketch")
@@ -81,16 +80,16 @@ def rivals(interval: int) -> dict:
                 )
             ),
         ),
-        ("DiLoCo", by_clock(server(sgd(0.7, momentum=0.9, nesterov=True)))),
-        ("FedAvgM, H", by_clock(server(sgd(1.0, momentum=0.5)))),
-        ("FedAdam, H", by_clock(server(keras.optimizers.Adam(1e-2)))),
-        ("FedYogi, H", by_clock(server(fda_tf.optimizers.Yogi(1e-2)))),
-        ("FedAdagrad, H", by_clock(server(keras.optimizers.Adagrad(3e-2)))),
+        ("DiLoCo", by_clock(sgd(0.7, momentum=0.9, nesterov=True))),
+        ("FedAvgM, H", by_clock(sgd(1.0, momentum=0.5))),
+        ("FedAdam, H", by_clock(keras.optimizers.Adam(1e-2))),
+        ("FedYogi, H", by_clock(fda_tf.optimizers.Yogi(1e-2))),
+        ("FedAdagrad, H", by_clock(keras.optimizers.Adagrad(3e-2))),
         (
             "FDA, Nesterov (dynamic DiLoCo)",
-            by_clock(server(sgd(0.7, momentum=0.9, nesterov=True)), sync=fda()),
+            by_clock(sgd(0.7, momentum=0.9, nesterov=True), sync=fda()),
         ),
-        ("FDA, FedAvgM", by_clock(server(sgd(1.0, momentum=0.5)), sync=fda())),
+        ("FDA, FedAvgM", by_clock(sgd(1.0, momentum=0.5), sync=fda())),
     ]
     methods = {name: (options, lambda o: o) for name, options in plain}
     methods["FedProx, H"] = (
@@ -104,9 +103,9 @@ def compressions(_) -> dict:
     """Returns name -> the same, for FDA with each compression."""
     import fda_tf
 
-    sync = {"sync": fda_tf.VarianceThreshold(FLAGS.theta, "sketch")}
+    fda = fda_tf.VarianceThreshold(FLAGS.theta, "sketch")
     sent = {
-        "float32": "float32",
+        "float32": None,
         "bfloat16": "bfloat16",
         "int8, stochastic": "int8",
         "int8, feedback": fda_tf.compression.Int8(feedback=True),
@@ -114,12 +113,12 @@ def compressions(_) -> dict:
         "top 1 %": fda_tf.compression.TopK(0.01),
     }
     return {
-        name: (sync | {"compression": compression}, lambda o: o)
+        name: (fda_tf.Algorithm(fda, compression=compression), lambda o: o)
         for name, compression in sent.items()
     }
 
 
-def run(seed: int, data, options: dict, wrap) -> dict:
+def run(seed: int, data, algorithm, wrap) -> dict:
     """Trains once; returns what came of it."""
     import fda_tf
     from experiments.tasks import TASKS
@@ -130,11 +129,11 @@ def run(seed: int, data, options: dict, wrap) -> dict:
     history = fda_tf.simulate(
         lambda: task.build(seed, lambda: wrap(task.optimizer())),
         [(x[i], data.y_train[i]) for i in pieces],
+        algorithm,
         steps=FLAGS.steps,
         seed=seed,
         validation_data=(task.scaled(data.x_test), data.y_test),
         evaluate_every=EVALUATE_EVERY,
-        **options,
     )
     first = results.first_above(history.rows, FLAGS.target)
     last = history.rows[-1]

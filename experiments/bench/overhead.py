@@ -17,7 +17,7 @@ exceeded, by a model of its own that no other kind trains. It does so in few
 blocks, of which a median knows nothing: "overall" is the ratio of the sums.
 
 "synchronous" averages the gradients in each step, by a model of its own, and
-"average each step" the models (`fda_tf.EveryStep`): as many bytes.
+"average each step" the models (`fda_tf.Every(steps=1)`): as many bytes.
 
 A block's time is that of its slowest worker; CPU seconds are of all workers.
 """
