@@ -9,5 +9,6 @@ if __name__ == "__main__":
         start_timeout=float(sys.argv[1]), port=int(sys.argv[2])
     )
     print(
-        f"sum {process_group.sum(10 + process_group.index)} of {process_group.count}"
+        f"sum {process_group.sum(10 + process_group.index)} "
+        f"of {process_group.count}"
     )

@@ -87,7 +87,8 @@ def train(
 
     history = fda_tf.train(
         build(1 + process_group.index), own,
-        steps=STEPS, batch_size=BATCH, process_group=process_group, on_progress=look,
+        steps=STEPS, batch_size=BATCH, process_group=process_group,
+        on_progress=look,
         validation_data=small.data(40, seed=5),
         checkpoint=folder and fda_tf.Checkpoint(folder, every=every),
         **small.in_parts(options),
@@ -277,7 +278,8 @@ def full_disk(process_group, directory=None, fills=None):
 
     with disk:
         return fit(
-            case, process_group, directory, fills and (BATCHES, fills[1], "error"),
+            case, process_group, directory,
+            fills and (BATCHES, fills[1], "error"),
             stopper=Fills,
         )  # fmt: skip
 

@@ -137,7 +137,9 @@ def test_algorithms_have_parts(name):
     (settings,), _ = plan(algorithm=[name])
     row = ALGORITHMS[name]
     optimizer = row.local_optimizer(settings)
-    assert row.local_optimizer(settings) is not optimizer  # workers share no slots
+    assert (
+        row.local_optimizer(settings) is not optimizer
+    )  # workers share no slots
     rate = float(optimizer.learning_rate)
     assert rate == pytest.approx(settings.learning_rate)
     if name in fda_tf.monitors.MONITORS:
@@ -154,9 +156,7 @@ def test_the_paper_s_rates():
     assert rates["fedavgm"].server_learning_rate == 0.316
     assert rates["fedadam"].learning_rate == 0.01
     assert rates["fedadam"].server_learning_rate == 1e-3
-    server = (
-        ALGORITHMS["fedavgm"].of_run(rates["fedavgm"]).server_optimizer
-    )
+    server = ALGORITHMS["fedavgm"].of_run(rates["fedavgm"]).server_optimizer
     assert server.momentum == 0.9
 
 

@@ -100,7 +100,8 @@ def test_the_tasks_of_the_script_join(slurm):
         "import fda_tf, sys\n"
         "process_group = fda_tf.connect(start_timeout=60)\n"
         "total = process_group.sum(10 + process_group.index)\n"
-        "print(f'sum {total} of {process_group.count} {sys.argv[1:]}\\n', end='')\n",
+        "count = process_group.count\n"
+        "print(f'sum {total} of {count} {sys.argv[1:]}\\n', end='')\n",
         "--rate=1",
         "two words",
     )

@@ -107,7 +107,7 @@ def test_feedback_sends_everything_in_the_end(compression):
 
 
 def replay(compression, steps, clients_per_round=None):
-    """Returns local SGD with H = 1 by NumPy, and the compression alone by ours."""
+    """Returns local SGD with H = 1 by NumPy; only the compression is ours."""
     from reference import gradient
 
     source = sources.ArraySource(small.shards(WORKERS), BATCH)

@@ -13,7 +13,7 @@ from fda_tf.checkpoint.directory import Checkpoint
 
 
 class Threads:
-    """What `fda_tf.processes.process_group.ProcessGroup` offers, among threads of one process."""
+    """What a `ProcessGroup` offers, among threads of one process."""
 
     def __init__(self, index, count, barrier, slots):
         self.index, self.count = index, count

@@ -194,7 +194,8 @@ def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
         f"FDA checks after every step, or as --check_every says; the norm is "
         f"above theta in {known['share_above']:.0%} of the sketch's checks, "
         "the most of the published runs;",
-        f"models travel as {job.compression}, synchronous training's as float32; "
+        f"models travel as {job.compression}, synchronous training's as "
+        "float32; "
         "mb_sent is a worker's, without the frames of messages;",
         f"what was measured on {about['cores']} cores of an "
         f"{about['processor']}, monitors on one of them (constants.json, "

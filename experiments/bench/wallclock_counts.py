@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-import fda_tf
 from experiments.bench import netlab
 from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.workers import byte_meter

@@ -1,7 +1,7 @@
 """How drifts are compressed before they travel at a synchronisation.
 
-A `Compression` says how a flat piece of a drift becomes tensors that are sent, and
-how the receiver reads them. What it leaves out of a drift it may add to the
+A `Compression` says how a flat piece of a drift becomes tensors that are sent,
+and how the receiver reads them. What it leaves out of a drift it may add to the
 next one: error feedback, for which each worker keeps what was left out.
 """
 

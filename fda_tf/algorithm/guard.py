@@ -47,8 +47,8 @@ class OutlierGuard(Part):
         )
         if self.factor == 1:
             raise ValueError(
-                "OutlierGuard: factor=1: expected a number above 1; half of all "
-                "workers would be too far off."
+                "OutlierGuard: factor=1: expected a number above 1; half of "
+                "all workers would be too far off."
             )
         if action not in ACTIONS:
             raise ValueError(

@@ -254,8 +254,8 @@ def _refuse_what_is_lost(checkpoint: Checkpoint, process_group: Any) -> None:
         raise ValueError(
             f"{checkpoint.directory} has parts of checkpoints of "
             f"{' and '.join(map(str, others))} workers, but no whole one that "
-            f"can be read from each of the {process_group.count} workers that there "
-            "are now. Put the files of all workers into one folder that every "
+            f"can be read from each of the {process_group.count} workers that "
+            "there are now. Put the files of all workers into one folder that every "
             "worker sees; to begin anew, give an empty one."
         )
     if max(ours) > 1 or min(ours) == 1:

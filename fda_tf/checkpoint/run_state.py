@@ -160,9 +160,9 @@ class State:
             raise ValueError(
                 f"The checkpoint of step {found.step} is of "
                 f"{_place(theirs, found.workers)}; expected one of "
-                f"{_place(ours, self.process_group.count)}. A simulation goes on "
-                "with the number of workers that it had: give their shards, "
-                "or another checkpoint directory."
+                f"{_place(ours, self.process_group.count)}. A simulation goes "
+                "on with the number of workers that it had: give their "
+                "shards, or another checkpoint directory."
             )
         same_workers = found.workers == self.process_group.count
         unlike = _unlike_variables(self._variables, found.arrays, same_workers)

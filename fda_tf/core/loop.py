@@ -413,7 +413,8 @@ class Loop:
             return (
                 "nobody is left to average: the guard has dropped all who did "
                 "not miss the synchronisation; all workers stop. Give the "
-                "guard a larger factor, or action='clip', or lower straggler_rate=."
+                "guard a larger factor, or action='clip', or lower "
+                "straggler_rate."
             )
         return (
             "the average of the models is NaN or infinite, though no worker's "

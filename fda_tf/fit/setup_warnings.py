@@ -84,7 +84,8 @@ def warn_if_whole(process_group: Any, digests: Sequence[str | None]) -> None:
             "All %d workers were given the same data, and each goes through "
             "all of them: they are no faster than one. Give fit each worker's "
             "part: fda_tf.shard((x, y), batch_size=32) in the place of x, y "
-            "and batch_size, or dataset.shard(process_group.count, process_group.index).",
+            "and batch_size, or dataset.shard(process_group.count, "
+            "process_group.index).",
             1,
             process_group.count,
         )

@@ -60,13 +60,13 @@ def simulate(
       batch_size: samples of a worker's batch, for shards of arrays.
       sampling: "passes" or "independent", for shards of arrays.
       seed: of the order of the samples, and of who takes part.
-      clients_per_round: C of the K workers, drawn anew for each round; means and
-        bytes are over these. A worker keeps its optimizer's slots and its
+      clients_per_round: C of the K workers, drawn anew for each round; means
+        and bytes are over these. A worker keeps its optimizer's slots and its
         place in its data until it is drawn again. None: all, always. A model
         with BatchNorm or the like needs statistics="average" then.
-      straggler_rate: the chance with which a worker misses a synchronisation: it goes
-        on with its own weights, and counts its drift from the new w_0. Bytes
-        are counted as if all had sent. Everyone is there at the end.
+      straggler_rate: the chance with which a worker misses a synchronisation:
+        it goes on with its own weights, and counts its drift from the new w_0.
+        Bytes are counted as if all had sent. Everyone is there at the end.
       weighting: "equal", or "samples": workers count in proportion to their
         samples, for the variance, too.
       validation_data: (x, y), (x, y, sample_weight) or a batched dataset, on
@@ -131,8 +131,8 @@ def simulate(
         source, sources.ArraySource
     ):
         raise ValueError(
-            "clients_per_round= needs shards of arrays, where each worker has its "
-            "own place; tf.data.Datasets are dealt in turn to all."
+            "clients_per_round= needs shards of arrays, where each worker has "
+            "its own place; tf.data.Datasets are dealt in turn to all."
         )
     home = Simulation(
         build,
@@ -144,9 +144,9 @@ def simulate(
     local = algorithm.statistics == "local" and home.has_statistics
     if clients_per_round is not None and local:
         raise ValueError(
-            'clients_per_round= with statistics="local": when a round ends, the '
-            "average would take the BatchNorm statistics of those drawn for "
-            "the next one, who may not have trained. Give "
+            'clients_per_round= with statistics="local": when a round ends, '
+            "the average would take the BatchNorm statistics of those drawn "
+            "for the next one, who may not have trained. Give "
             'statistics="average".'
         )
     return recorder.run(home, algorithm, settings, source.samples)

@@ -1,4 +1,4 @@
-"""The synchronisations of a run: one row each, and as arrays in a checkpoint."""
+"""The synchronisations of a run: a row each, and arrays in a checkpoint."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -41,7 +41,7 @@ class Trainer:
       algorithm: a `fda_tf.Algorithm`, or a policy, which stands for the
         algorithm with this policy and defaults for all else; by default
         `VarianceThreshold(theta=1.5)`.
-      steps_per_epoch: the steps of an epoch, for a policy that counts in epochs.
+      steps_per_epoch: for a policy that counts in epochs.
       process_group: what `fda_tf.connect()` returned.
       worker: the `worker` of another trainer of this model, as compiled now,
         and of such batches: then the model's step is not traced again.
