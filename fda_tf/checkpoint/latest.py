@@ -255,8 +255,8 @@ def _refuse_what_is_lost(checkpoint: Checkpoint, process_group: Any) -> None:
             f"{checkpoint.directory} has parts of checkpoints of "
             f"{' and '.join(map(str, others))} workers, but no whole one that "
             f"can be read from each of the {process_group.count} workers that "
-            "there are now. Put the files of all workers into one folder that every "
-            "worker sees; to begin anew, give an empty one."
+            "there are now. Put the files of all workers into one folder that "
+            "every worker sees; to begin anew, give an empty one."
         )
     if max(ours) > 1 or min(ours) == 1:
         told = ", ".join(f"worker {k} {n}" for k, n in enumerate(ours))
