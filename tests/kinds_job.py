@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+import time
 
 
 def as_the_simulation(replicas):
@@ -40,6 +41,7 @@ def failures(replicas):
     """Returns name -> run, of what has to end on all workers."""
     import keras
     import kinds
+    import numpy as np
     import small
     import tensorflow as tf
 
@@ -64,10 +66,47 @@ def failures(replicas):
         fda = fda_tf.FDA(**kinds.POLICY, **options)
         model.fit(data, verbose=0, callbacks=[fda])
 
+    class Divides(keras.Sequential):
+        """Waits in a step; what it then divides by is 0 where it is to fail."""
+
+        def train_step(self, data):
+            (x, seconds, by), y = data
+            waited = tf.numpy_function(wait, [seconds[0, 0]], tf.float32)
+            x = (x + 0 * tf.ensure_shape(waited, [])) / by
+            x = tf.debugging.check_numerics(x, "mine")
+            return super().train_step((x, y))
+
+    def wait(seconds):
+        time.sleep(float(seconds))
+        return np.float32(seconds)
+
+    def compiled(theta, waits, step):
+        """Fits; worker 1 fails in its step 4, `waits` a second in `step`."""
+        model = Divides([keras.Input((12,)), keras.layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss)
+
+        def change(i, batch):
+            x, y = batch
+            one = tf.ones([8, 1])
+            late = (i == step) & (replicas.index == waits)
+            bad = (i == 4) & (replicas.index == 1)
+            seconds, by = tf.where(late, one, 0.0), tf.where(bad, 0.0, one)
+            return (x, seconds, by), y
+
+        data = tf.data.Dataset.from_tensor_slices(small.data(64)).batch(8, True)
+        fda = fda_tf.FDA(theta, "naive", overlap=True)
+        data = data.enumerate().map(change)
+        model.fit(data, verbose=0, callbacks=[fda])
+
     return {
+        "a step fails, its exchange is over": lambda: compiled(1e9, 1, 4),
+        "a step fails, it says synchronise": lambda: compiled(1e-9, 1, 4),
         "an eager step fails": lambda: fit(True),
         "an eager step fails, overlapped": lambda: fit(True, overlap=True),
         "eager on worker 1 alone": lambda: fit(bool(replicas.index)),
+        # The last: no exchange is possible after it.
+        "a step fails amid an exchange": lambda: compiled(1e9, 0, 3),
     }
 
 

@@ -394,6 +394,10 @@ class Fit:
             return
         if self.replicas.count == 1 or self.replicas.is_forked:
             return
+        if self._steps is not None and self._steps.are_cut_off:
+            self._meetings.settled = True
+            self.replicas.give_up(error)
+            return
         if self._steps is not None and self._progress.in_steps:
             # What else goes wrong is not to hide what did first.
             with contextlib.suppress(Exception):
