@@ -37,6 +37,48 @@ def as_the_simulation(replicas):
     }
 
 
+def counted():
+    """Returns what callbacks count in the model, in steps and validations."""
+    import keras
+    import kinds
+    import small
+
+    import fda_tf
+
+    class Counts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.layers[-1].steps.assign_add(1)
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.model.layers[-1].tests.assign_add(1)
+
+    class Counters(keras.layers.Layer):
+        def build(self, shape):
+            self.steps = self.add_weight(shape=(), initializer="zeros")
+            self.tests = self.add_weight(shape=(), initializer="zeros")
+
+        def call(self, x):
+            return x
+
+    layers = [keras.layers.Dense(3), Counters()]
+    model = keras.Sequential([keras.Input((12,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, run_eagerly=True)
+    x, y = small.data(40)
+    model.fit(
+        x,
+        y,
+        batch_size=10,
+        epochs=3,
+        verbose=0,
+        validation_data=(x[:20], y[:20]),
+        validation_batch_size=10,
+        callbacks=[Counts(), fda_tf.FDA(**kinds.POLICY)],
+    )
+    counters = model.layers[-1]
+    return [float(counters.steps), float(counters.tests)]
+
+
 def failures(replicas):
     """Returns name -> run, of what has to end on all workers."""
     import keras
@@ -117,7 +159,8 @@ def main(folder):
     replicas = fda_tf.connect(start_timeout=60, timeout=60)
     import fit_job
 
-    runs = as_the_simulation(replicas) | failures(replicas)
+    runs = as_the_simulation(replicas) | {"counted": counted}
+    runs |= failures(replicas)
     result = {name: fit_job.outcome(run) for name, run in runs.items()}
     path = pathlib.Path(folder) / f"{replicas.index}.json"
     path.write_text(json.dumps(result))

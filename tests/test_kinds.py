@@ -52,6 +52,11 @@ def test_two_workers_do_as_the_simulation(pair, name):
         np.testing.assert_array_equal(np.float32(got), np.float32(wanted))
 
 
+def test_what_callbacks_move_of_an_eager_model_stays(pair):
+    """In validations, too; 3 epochs of 4 steps, and of 2 batches there."""
+    assert pair["counted"] == [[12.0, 6.0]] * 2
+
+
 DIVIDED = r"InvalidArgumentError: [\s\S]*mine : Tensor had Inf"
 
 

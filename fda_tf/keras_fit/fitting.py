@@ -166,7 +166,7 @@ class Fit:
         self._progress.begin_epoch(epoch)
         self._asked = 0
         if self._lent is not None:
-            self._lent.take_back()
+            self._lent.begin_epoch()
 
     def epoch_has_begun(self) -> None:
         """Makes all anew from the average, if callbacks compiled the model."""
