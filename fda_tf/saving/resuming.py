@@ -139,22 +139,39 @@ class Resuming:
             progress.start = progress.start // before * now
         progress.resumed_at = progress.done
         progress.over = facts["over"] or not progress.to_end()
+        drawn = self._let_keras_count(facts["drawn"], before, now)
         shard = getattr(iterator, "shard", None)
         if shard is not None:
             shard.position = progress.start + progress.done
             return iter(shard)
-        for _ in range(self._drawn_before() + progress.done):
+        for _ in range(drawn + progress.done):
             iterator.get_next_as_optional()
         return iterator
 
-    def _drawn_before(self) -> int:
-        """Returns how many batches of one iterator earlier epochs drew."""
+    def _let_keras_count(
+        self, drawn: int, before: int | None, now: int | None
+    ) -> int:
+        """Lets Keras know what earlier epochs drew of its iterator.
+
+        It makes a new one when all batches are drawn, not at each epoch's
+        beginning, if `steps_per_epoch` is less than all.
+
+        Args:
+          drawn: how many batches, of the run that was saved.
+          before: its steps of an epoch.
+          now: ours.
+
+        Returns:
+          How many batches, of ours.
+        """
         epochs = callback_list.epoch_iterator()
         if epochs is None or not epochs.steps_per_epoch:
-            return 0  # Keras makes a new one for each epoch
-        size = epochs.data_adapter.num_batches
-        start = self._progress.start
-        return start % size if size else start
+            return 0  # there is a new one for each epoch
+        if before and now and before != now:  # of another number of workers
+            drawn = drawn // before * now
+            drawn %= epochs.data_adapter.num_batches or drawn + 1
+        epochs._steps_seen += drawn
+        return drawn
 
     # Saving.
 
@@ -195,8 +212,19 @@ class Resuming:
             steps=progress.steps,
             start=progress.start,
             taken=progress.taken,
+            drawn=self._drawn_before(),
             stopped=self._stopped,
             spec=specs.to_json(made.spec),
         )
         if all_have:
             self._saved_at = int(made.trainer.loop.step)
+
+    def _drawn_before(self) -> int:
+        """Returns how many batches of Keras' iterator earlier epochs drew."""
+        epochs, progress = callback_list.epoch_iterator(), self._progress
+        if epochs is None or not epochs.steps_per_epoch:
+            return 0
+        if epochs._current_iterator is None:
+            return 0  # they were all
+        this_epoch = progress.executions * progress.at_once
+        return epochs._steps_seen - (this_epoch if progress.begun else 0)
