@@ -74,3 +74,21 @@ def replace_result(model: Any, result: Any) -> Any:
     else:
         model._get_metrics_result_or_logs = result
     return before
+
+
+def drawn(epochs: Any) -> int:
+    """Returns how many batches Keras has drawn of an iterator over epochs.
+
+    Where an epoch is a part of the data, the next one goes on with the rest,
+    and a resumed run must know where. Guarded by tests/test_resume_cluster.py.
+
+    Args:
+      epochs: the `epoch_iterator` of a running fit.
+    """
+    # None when all were drawn: the next epoch begins anew.
+    return 0 if epochs._current_iterator is None else epochs._steps_seen
+
+
+def count_drawn(epochs: Any, batches: int) -> None:
+    """Lets Keras count batches as drawn that a run before has drawn."""
+    epochs._steps_seen += batches

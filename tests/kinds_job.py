@@ -3,6 +3,7 @@
 import json
 import pathlib
 import sys
+import time
 
 
 def as_the_simulation(process_group):
@@ -36,10 +37,53 @@ def as_the_simulation(process_group):
     }
 
 
+def counted():
+    """Returns what callbacks count in the model, in steps and validations."""
+    import keras
+    import kinds
+    import small
+
+    import fda_tf
+
+    class Counts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.layers[-1].steps.assign_add(1)
+
+        def on_test_batch_end(self, batch, logs=None):
+            self.model.layers[-1].tests.assign_add(1)
+
+    class Counters(keras.layers.Layer):
+        def build(self, shape):
+            self.steps = self.add_weight(shape=(), initializer="zeros")
+            self.tests = self.add_weight(shape=(), initializer="zeros")
+
+        def call(self, x):
+            return x
+
+    layers = [keras.layers.Dense(3), Counters()]
+    model = keras.Sequential([keras.Input((12,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss, run_eagerly=True)
+    x, y = small.data(40)
+    model.fit(
+        x,
+        y,
+        batch_size=10,
+        epochs=3,
+        verbose=0,
+        validation_data=(x[:20], y[:20]),
+        validation_batch_size=10,
+        callbacks=[Counts(), fda_tf.FDA(**kinds.POLICY)],
+    )
+    counters = model.layers[-1]
+    return [float(counters.steps), float(counters.tests)]
+
+
 def failures(process_group):
     """Returns name -> run, of what has to end on all workers."""
     import keras
     import kinds
+    import numpy as np
     import small
     import tensorflow as tf
 
@@ -64,10 +108,47 @@ def failures(process_group):
         fda = fda_tf.FDA(**kinds.POLICY, **options)
         model.fit(data, verbose=0, callbacks=[fda])
 
+    class Divides(keras.Sequential):
+        """Waits in a step; what it then divides by is 0 where it is to fail."""
+
+        def train_step(self, data):
+            (x, seconds, by), y = data
+            waited = tf.numpy_function(wait, [seconds[0, 0]], tf.float32)
+            x = (x + 0 * tf.ensure_shape(waited, [])) / by
+            x = tf.debugging.check_numerics(x, "mine")
+            return super().train_step((x, y))
+
+    def wait(seconds):
+        time.sleep(float(seconds))
+        return np.float32(seconds)
+
+    def compiled(theta, waits, step):
+        """Fits; worker 1 fails in its step 4, `waits` a second in `step`."""
+        model = Divides([keras.Input((12,)), keras.layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("sgd", loss)
+
+        def change(i, batch):
+            x, y = batch
+            one = tf.ones([8, 1])
+            late = (i == step) & (process_group.index == waits)
+            bad = (i == 4) & (process_group.index == 1)
+            seconds, by = tf.where(late, one, 0.0), tf.where(bad, 0.0, one)
+            return (x, seconds, by), y
+
+        data = tf.data.Dataset.from_tensor_slices(small.data(64)).batch(8, True)
+        fda = fda_tf.FDA(theta, "naive", overlap=True)
+        data = data.enumerate().map(change)
+        model.fit(data, verbose=0, callbacks=[fda])
+
     return {
+        "a step fails, its exchange is over": lambda: compiled(1e9, 1, 4),
+        "a step fails, it says synchronise": lambda: compiled(1e-9, 1, 4),
         "an eager step fails": lambda: fit(True),
         "an eager step fails, overlapped": lambda: fit(True, overlap=True),
         "eager on worker 1 alone": lambda: fit(bool(process_group.index)),
+        # The last: no exchange is possible after it.
+        "a step fails amid an exchange": lambda: compiled(1e9, 0, 3),
     }
 
 
@@ -78,7 +159,8 @@ def main(folder):
     process_group = fda_tf.connect(start_timeout=60, timeout=60)
     import fit_job
 
-    runs = as_the_simulation(process_group) | failures(process_group)
+    runs = as_the_simulation(process_group) | {"counted": counted}
+    runs |= failures(process_group)
     result = {name: fit_job.outcome(run) for name, run in runs.items()}
     path = pathlib.Path(folder) / f"{process_group.index}.json"
     path.write_text(json.dumps(result))

@@ -82,6 +82,16 @@ def repeated(own):
     return finite(own)[0].repeat(), {"steps_per_epoch": 7}
 
 
+def halves(own):
+    """10 batches, of which an epoch takes 5: the third begins anew."""
+    return finite(own)[0], {"steps_per_epoch": 5}
+
+
+def parts(own):
+    """10 batches; nobody knows how many, and epochs take 7, 3, and 7."""
+    return unknown(own)[0], {"steps_per_epoch": 7}
+
+
 # Keras' callbacks that remember something.
 
 
@@ -156,7 +166,8 @@ def cases():
         "SIGTERM, epoch's last step": watched(
             (BATCHES, 9, "SIGTERM"), 100, [10]
         ),
-        "SIGTERM, validation": watched((VALIDATION, 3, "SIGTERM"), 100, [20]),
+        # Each worker has one of the two batches of a validation.
+        "SIGTERM, validation": watched((VALIDATION, 2, "SIGTERM"), 100, [20]),
         "executions of 4": plain(
             (BATCHES, 5, error), 3, [18, 15, 12], weighed, build=fours
         ),
@@ -182,6 +193,10 @@ def cases():
             (BATCHES, 7, "SIGTERM"), 100, [8], unlike
         ),
         "repeated": plain((BATCHES, 12, error), None, [7], repeated),
+        "halves": plain((BATCHES, 7, error), 3, [6, 3], halves),
+        "halves, whole epochs": plain((BATCHES, 7, error), None, [5], halves),
+        "parts": plain((BATCHES, 9, error), 4, [8, 4], parts),
+        "parts, third epoch": plain((BATCHES, 13, error), 4, [12, 8, 4], parts),
         "over": Case(None, 4, [30, 28, 24], callbacks=watching),
         "over, more epochs": Case(None, 4, [10, 8, 4], begun=1),
         "ended early": Case(None, 4, [20, 16, 12], callbacks=impatient),

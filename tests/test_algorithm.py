@@ -68,9 +68,12 @@ def test_fda_takes_each_part(name):
         return
     value = OTHERS[name]()
     config = fda_tf.FDA(**{name: value}).algorithm.get_config()
-    assert config == fda_tf.Algorithm(
-        fda_tf.FDA().algorithm.sync, **{name: OTHERS[name]()}
-    ).get_config()
+    assert (
+        config
+        == fda_tf.Algorithm(
+            fda_tf.FDA().algorithm.sync, **{name: OTHERS[name]()}
+        ).get_config()
+    )
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -52,11 +52,22 @@ def test_two_workers_do_as_the_simulation(pair, name):
         np.testing.assert_array_equal(np.float32(got), np.float32(wanted))
 
 
+def test_what_callbacks_move_of_an_eager_model_stays(pair):
+    """In validations, too; 3 epochs of 4 steps, and of 2 batches there."""
+    assert pair["counted"] == [[12.0, 6.0]] * 2
+
+
+DIVIDED = r"InvalidArgumentError: [\s\S]*mine : Tensor had Inf"
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
         ("an eager step fails", "KeyError: 'mine'"),
         ("an eager step fails, overlapped", "KeyError: 'mine'"),
+        ("a step fails, its exchange is over", DIVIDED),
+        ("a step fails, it says synchronise", DIVIDED),
+        ("a step fails amid an exchange", DIVIDED),
         ("eager on worker 1 alone", "Worker 1 differs from .* in run_eagerly"),
     ],
 )

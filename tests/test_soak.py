@@ -82,8 +82,10 @@ def test_20_kills_at_random_times(tmp_path, data_dir):
             done, again = (steps_of(wild, start + i, k) for i in (0, 1))
             # What was not saved is done again, and nothing is left out.
             assert (again[0] - 1) % EVERY == 0
-            # A checkpoint that was being written does not count.
-            assert done[-1] - 2 * EVERY < again[0] <= done[-1] + 1
+            # A checkpoint that was being written does not count; of the step
+            # that it follows the callbacks hear only when it is written.
+            saved = int(done[-1] % EVERY == EVERY - 1)
+            assert done[-1] - 2 * EVERY < again[0] <= done[-1] + 1 + saved
             lost += done[-1] - again[0] + 1
     print(f"{lost / 2 / KILLS:.1f} steps a kill were done again")
     (expected, weights), (got, ours) = accuracy(calm), accuracy(wild)

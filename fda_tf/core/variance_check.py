@@ -75,6 +75,10 @@ class Check:
         self._held = _variable(False, tf.bool, "held")
         room = [workers.here, self.monitor.floats if self._overlap else 0]
         self._states = _variable(tf.zeros(room), tf.float32, "states")
+        # What has arrived in a step that is not over: if the step fails, it
+        # is not to be sent again.
+        self._arrived = _variable(False, tf.bool, "arrived")
+        self._mean = _variable(tf.zeros(room[1]), tf.float32, "mean_state")
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -87,9 +91,15 @@ class Check:
         if not self._overlap:
             return none()
 
-        def arrive():
+        def travel():
             held = self._states.read_value()
-            mean_state = self.workers.mean_of(held, "state")
+            self._mean.assign(self.workers.mean_of(held, "state"))
+            self._arrived.assign(True)
+            return self._mean.read_value()
+
+        def arrive():
+            has = self._arrived.read_value()
+            mean_state = tf.cond(has, self._mean.read_value, travel)
             return self._verdict(mean_state, theta)
 
         return tf.cond(self._held.read_value(), arrive, none)
@@ -118,8 +128,17 @@ class Check:
         is_next = interval >= self._next.read_value()
         if not self._overlap:
             return tf.cond(is_next, look, lambda: begun)
+        self._arrived.assign(False)
         tf.cond(is_next, send, lambda: self._held.assign(False))
         return begun
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a step that failed has ended a state's way, too; eager.
+
+        The other workers cannot be met then where they are.
+        """
+        return bool(self._held) and not bool(self._arrived)
 
     def synchronised(self) -> None:
         """Begins a round: what is on its way is of no use any more."""

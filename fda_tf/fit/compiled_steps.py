@@ -283,6 +283,14 @@ class Execution:
         """Whether the next step has no batch."""
         return self._batch is not None and not self._batch.has_value()
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether a call failed amid an exchange, which cannot be repeated."""
+        check = self._trainer.loop.check
+        if self._trainer.worker.eager or not (self._failed and check):
+            return False  # an eager step ends before any exchange begins
+        return check.is_cut_off
+
     def digest(self) -> str:
         """Returns a digest of the next step's batch, which must be there."""
         return digest(specs.without_optionals(self._batch.get_value()))

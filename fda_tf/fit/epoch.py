@@ -80,6 +80,11 @@ class Steps:
         self._do(self._run)
         return True
 
+    @property
+    def are_cut_off(self) -> bool:
+        """Whether the others cannot be met any more, after an error here."""
+        return self._execution.is_cut_off
+
     def idle(self, error: Exception | None = None) -> None:
         """Goes on without data until all have met, or the epoch is over.
 

@@ -138,7 +138,7 @@ class Metrics:
     """
 
     def __init__(self, model: Any, spec: Any, logs: Any, process_group: Any):
-        self._model, self._replicas = model, process_group
+        self._model, self._process_group = model, process_group
         self._metrics = metric_kinds.find(model)
         self._kinds: dict[int, str] = {}  # by id of the variable
         self._unknown: dict[int, keras.metrics.Metric] = {}  # by place
@@ -238,16 +238,16 @@ class Metrics:
     def reduce(self, share: Share) -> None:
         """Makes the metrics those of all workers; all of them must."""
         own = np.array([share.counts, share.samples], np.float64)
-        counts, samples = self._replicas.gather(own).T
+        counts, samples = self._process_group.gather(own).T
         counted = np.flatnonzero(counts)
         samples = samples if samples.any() else np.ones_like(samples)
         for (kind, dtype), places in self._groups().items():
             flat = [np.ravel(self._own(i, kind, share)) for i in places]
             sent = np.concatenate(flat).astype(dtype)
             if kind == "sum":
-                values = self._replicas.sum(sent)
+                values = self._process_group.sum(sent)
             else:
-                rows = self._replicas.gather(sent)[counted]
+                rows = self._process_group.gather(sent)[counted]
                 values = _OVER[kind](rows, samples[counted])
             ends = np.cumsum([len(each) for each in flat])
             for i, value in zip(
@@ -276,7 +276,7 @@ class Metrics:
         if kind != "sum":
             return value
         gain = value - begun if share.counts else np.zeros_like(value)
-        return gain + begun if self._replicas.is_chief else gain
+        return gain + begun if self._process_group.is_chief else gain
 
     def result(self, place: int, key: str | None) -> Any:
         """Returns a metric's result, or one of its results."""

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from fda_tf import keras_internals
 from fda_tf.checkpoint import latest
 from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.data import specs
@@ -110,7 +111,7 @@ class Resuming:
         progress: Progress,
         record: Record,
     ):
-        self.checkpoint, self._replicas = checkpoint, process_group
+        self.checkpoint, self._process_group = checkpoint, process_group
         self._progress, self._record = progress, record
         self._preemption = Preemption(self._call_meeting)
         self._trainer: Trainer | None = None
@@ -135,7 +136,7 @@ class Resuming:
         """Saves, and ends the process: a worker has got SIGTERM."""
         self.save(made)
         step = int(made.trainer.loop.step)
-        self._preemption.end(step, self._saved_at, self._replicas.is_chief)
+        self._preemption.end(step, self._saved_at, self._process_group.is_chief)
 
     def _call_meeting(self) -> None:
         if self._trainer is not None:
@@ -146,7 +147,7 @@ class Resuming:
     def find(self) -> None:
         """Looks for what to go on from; all workers must."""
         if self.checkpoint:
-            self.found = latest.newest(self.checkpoint, self._replicas)
+            self.found = latest.newest(self.checkpoint, self._process_group)
             self._saved_at = self.found and self.found.step
 
     def first_epoch(self, epochs: int) -> int:
@@ -176,7 +177,7 @@ class Resuming:
         if self._stopped:
             how = "was stopped early, such as by EarlyStopping"
             mend = "More epochs change nothing: to train on from it, give"
-        if self._replicas.is_chief:
+        if self._process_group.is_chief:
             logging.warning(
                 "The run in %s %s, at step %d: the model is as it was then, "
                 "and no step is done. %s another directory.",
@@ -211,22 +212,39 @@ class Resuming:
             progress.start = progress.start // before * now
         progress.resumed_at = progress.done
         progress.over = facts["over"] or not progress.to_end()
+        drawn = self._let_keras_count(facts["drawn"], before, now)
         shard = getattr(iterator, "shard", None)
         if shard is not None:
             shard.position = progress.start + progress.done
             return iter(shard)
-        for _ in range(self._drawn_before() + progress.done):
+        for _ in range(drawn + progress.done):
             iterator.get_next_as_optional()
         return iterator
 
-    def _drawn_before(self) -> int:
-        """Returns how many batches of one iterator earlier epochs drew."""
+    def _let_keras_count(
+        self, drawn: int, before: int | None, now: int | None
+    ) -> int:
+        """Lets Keras know what earlier epochs drew of its iterator.
+
+        It makes a new one when all batches are drawn, not at each epoch's
+        beginning, if `steps_per_epoch` is less than all.
+
+        Args:
+          drawn: how many batches, of the run that was saved.
+          before: its steps of an epoch.
+          now: ours.
+
+        Returns:
+          How many batches, of ours.
+        """
         epochs = keras_hooks.epoch_iterator()
         if epochs is None or not epochs.steps_per_epoch:
-            return 0  # Keras makes a new one for each epoch
-        size = epochs.data_adapter.num_batches
-        start = self._progress.start
-        return start % size if size else start
+            return 0  # there is a new one for each epoch
+        if before and now and before != now:  # of another number of workers
+            drawn = drawn // before * now
+            drawn %= epochs.data_adapter.num_batches or drawn + 1
+        keras_internals.count_drawn(epochs, drawn)
+        return drawn
 
     # Saving.
 
@@ -265,8 +283,18 @@ class Resuming:
             steps=progress.steps,
             start=progress.start,
             taken=progress.taken,
+            drawn=self._drawn_before(),
             stopped=self._stopped,
             spec=specs.to_json(made.spec),
         )
         if all_have:
             self._saved_at = int(made.trainer.loop.step)
+
+    def _drawn_before(self) -> int:
+        """Returns how many batches of Keras' iterator earlier epochs drew."""
+        epochs, progress = keras_hooks.epoch_iterator(), self._progress
+        if epochs is None or not epochs.steps_per_epoch:
+            return 0
+        this_epoch = progress.executions * progress.at_once
+        drawn = keras_internals.drawn(epochs)
+        return max(0, drawn - (this_epoch if progress.begun else 0))

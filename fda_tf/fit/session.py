@@ -170,7 +170,7 @@ class Fit:
         self._progress.begin_epoch(epoch)
         self._asked = 0
         if self._lent is not None:
-            self._lent.take_back()
+            self._lent.begin_epoch()
 
     def epoch_has_begun(self) -> None:
         """Makes all anew from the average, if callbacks compiled the model."""
@@ -397,6 +397,10 @@ class Fit:
         if well or self._meetings.settled:
             return
         if self.process_group.count == 1 or self.process_group.is_forked:
+            return
+        if self._steps is not None and self._steps.are_cut_off:
+            self._meetings.settled = True
+            self.process_group.give_up(error)
             return
         if self._steps is not None and self._progress.in_steps:
             # What else goes wrong is not to hide what did first.

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from fda_tf.run.trainer import Trainer
 from fda_tf.tensors import vectors
+from fda_tf.workers import variable_groups
 from fda_tf.workers.local_model import Snapshot
 
 
@@ -25,11 +26,35 @@ class Lent:
         self._loop, self._worker = trainer.loop, trainer.worker
         self._own: Snapshot | None = None
         self._placed: Snapshot | None = None
+        # An eager step may change all there is: what it does is looked at.
+        self._before: dict[int, tf.Tensor] = {}
+        self._moved: set[int] | None = None
+        if self._worker.eager:
+            self._moved = set()
+            self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Puts the worker's own model back, for the steps of an epoch."""
+        self.take_back()
+        if self._moved is not None:
+            self._before = {
+                i: v.read_value()
+                for i, v in variable_groups.own_of(self._worker.model).items()
+            }
+
+    def _see_what_moved(self) -> None:
+        """Notes what the steps of an epoch have changed."""
+        for i, v in variable_groups.own_of(self._worker.model).items():
+            before = self._before.get(i)
+            if before is None or not _same(v.read_value(), before):
+                self._moved.add(i)
 
     def place(self) -> bool:
         """Puts the average into the model; returns whether it is finite."""
         if self._loop.nothing_to_average:
             return True
+        if self._moved is not None:
+            self._see_what_moved()
         average, self._own = self._loop.averaged(), self._worker.snapshot()
         self._worker.assign(average)
         self._placed = average
@@ -65,7 +90,7 @@ class Lent:
         if self._own is None:
             yield
             return
-        with self._worker.left_as_it_is():
+        with self._worker.left_as_it_is(self._moved):
             yield
 
     def changed(self) -> bool:
@@ -77,4 +102,8 @@ class Lent:
 
 def _equal(a: Snapshot, b: Snapshot) -> bool:
     pairs = zip(a.weights + a.statistics, b.weights + b.statistics, strict=True)
-    return all(bool(tf.reduce_all(u == v)) for u, v in pairs)
+    return all(_same(u, v) for u, v in pairs)
+
+
+def _same(a: tf.Tensor, b: tf.Tensor) -> bool:
+    return bool(tf.reduce_all(a == b))

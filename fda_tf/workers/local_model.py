@@ -1,7 +1,7 @@
 """One worker's Keras model, seen as flat vectors, and its local step."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -113,14 +113,20 @@ class Worker:
             self.statistics.assign(snapshot.statistics)
 
     @contextlib.contextmanager
-    def left_as_it_is(self) -> Iterator[None]:
+    def left_as_it_is(
+        self, moved: Collection[int] | None = None
+    ) -> Iterator[None]:
         """Puts back at its end what of the model a training step changes.
 
         Metrics, and what no training step changes, such as a counter of the
         model's `test_step`, may be changed within. What is kept takes no
         memory: a variable gets another buffer when it changes.
+
+        Args:
+          moved: ids of what training has changed; None: all that it may.
         """
-        own, changing = groups.own_of(self.model), self.changing()
+        own = groups.own_of(self.model)
+        changing = self.changing() if moved is None else moved
         kept = [(v, v.read_value()) for i, v in own.items() if i in changing]
         try:
             yield
