@@ -145,7 +145,7 @@ def main(folder):
         model = build(1 + process_group.index)  # all must start from worker 0's
         report[name] = outcome(
             lambda m=model, s=own, o=options: fda_tf.train(
-                m, s, process_group=process_group, **o
+                m, s, process_group=process_group, **small.in_parts(o)
             )
         )
     runs = {"alike": alike(process_group, shard)} | refusals(

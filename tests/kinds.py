@@ -205,7 +205,7 @@ CASES = {
     ),
 }
 CAP = fda_tf.Every(steps=12)
-POLICY = {"theta": 0.02, "monitor": "linear", "cap": CAP}
+POLICY = {"theta": 0.02, "monitor": "linear", "max_interval": CAP}
 
 
 def sync():

@@ -99,7 +99,8 @@ class OwnMonitor(fda_tf.monitors.NaiveMonitor):
 
 def _server():
     optimizer = keras.optimizers.SGD(0.5)  # whose rate a user may change
-    return fda_tf.Averaging(fda_tf.Every(2), optimizer)
+    algorithm = fda_tf.Algorithm(fda_tf.Every(2), server_optimizer=optimizer)
+    return fda_tf.Averaging(algorithm)
 
 
 def _loss():
