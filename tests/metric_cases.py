@@ -74,6 +74,17 @@ class Never(K.Mean):
         pass
 
 
+class Sees(keras.callbacks.Callback):
+    """Notes a log after each step."""
+
+    def __init__(self, log):
+        super().__init__()
+        self.log, self.seen = log, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.seen.append(float(logs[self.log]))
+
+
 class Plain(K.Metric):
     """Keeps a sum in TensorFlow's own variable, and a list of two."""
 

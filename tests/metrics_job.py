@@ -132,6 +132,15 @@ def terminated(fits, worker, value):
     }
 
 
+def steps(fits):
+    """Returns what a metric that is not reset is after each step of a fit."""
+    import metric_cases as cases
+
+    sees = cases.Sees("never")
+    fits.fit(callbacks=[sees], epochs=3)
+    return {"steps": sees.seen}
+
+
 def runs(process_group):
     """Yields (name, run)."""
     import metric_cases as cases
@@ -153,6 +162,10 @@ def runs(process_group):
     )
     never = cases.build([cases.Never(name="never")])
     yield "never reset", lambda: fits(never).fit(validation_data=test, epochs=3)
+    yield (
+        "never reset, steps",
+        lambda: steps(fits(cases.build([cases.Never(name="never")]))),
+    )
     for words, metric in cases.refused().items():
         yield words, lambda metric=metric: fits(cases.build([metric])).fit()
     yield (

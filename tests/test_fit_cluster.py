@@ -505,8 +505,8 @@ DIFFER = "ValueError: Worker 1 differs from worker 0 in "
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("other theta", DIFFER + "sync: .*theta=2.0"),
-        ("other monitor", DIFFER + "sync: .*Exact"),
+        ("other theta", DIFFER + "sync.theta: 2.0"),
+        ("other monitor", DIFFER + "sync.monitor: Exact"),
         ("other model", DIFFER + "optimizer: .*Adam"),
         ("other epochs", DIFFER + "epochs: 3 against 2"),
         ("other executions", DIFFER + "steps_per_execution: 4 against 1"),

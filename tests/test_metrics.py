@@ -187,6 +187,15 @@ def test_a_metric_that_is_not_reset_counts_what_was_before_once(cluster):
     assert_as(workers[0], stock(model, validation_data=TEST, epochs=3))
 
 
+def test_logs_of_steps_are_the_workers_own(cluster):
+    for k, worker in enumerate(cluster("runs")["never reset, steps"]):
+        sees = cases.Sees("never")
+        own = cases.split(cases.train(), k)
+        model = cases.build([cases.Never(name="never")])
+        stock(model, own, callbacks=[sees], epochs=3)
+        np.testing.assert_allclose(worker["steps"], sees.seen, rtol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("words", "name"), [(w, m.name) for w, m in cases.refused().items()]
 )

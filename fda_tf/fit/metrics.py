@@ -143,23 +143,30 @@ class Metrics:
         self._kinds: dict[int, str] = {}  # by id of the variable
         self._unknown: dict[int, keras.metrics.Metric] = {}  # by place
         self._variables: list[Any] = []
+        self._places: list[range] = []  # in it, of each metric
         for place, metric in enumerate(self._metrics):
             self._take(place, metric)
         self.training = Recorded({}, [], {})
         if self._unknown or not self._are_all(logs):
             self.training = self._record(model.train_step, spec)
-        self._begun: list[np.ndarray] = []
+        self._begun: list[np.ndarray] = []  # here
+        self._base: list[np.ndarray] = []  # on all workers together
+        # When they were reduced last, before that and after.
+        self._here: list[np.ndarray] = []
+        self._left: list[np.ndarray] = []
         self.begin()
 
     def _take(self, place: int, metric: keras.metrics.Metric) -> None:
         """Settles the kinds that need no trial."""
         if not metric_kinds.is_keras(metric):
             self._unknown[place] = metric
+        first = len(self._variables)
         for variable in metric_kinds.variables(metric):
             if id(variable) not in self._kinds:
                 self._variables.append(variable)
                 kind = metric_kinds.mark(variable) or "sum"
                 self._kinds[id(variable)] = kind
+        self._places.append(range(first, len(self._variables)))
 
     def _are_all(self, logs: Any) -> bool:
         """Returns whether logs are the metrics' results, as Keras asks."""
@@ -224,16 +231,29 @@ class Metrics:
     def begin(self, within: bool = False) -> None:
         """Notes the metrics as they are when an epoch begins.
 
+        What is not reset goes on from what it was here, so that the logs of
+        steps are this worker's own; what all had is added at the epoch's end.
+
         Args:
           within: whether they are as a checkpoint within the epoch had them.
         """
-        now = [v.numpy() for v in self._variables]
+        now = self._now()
         if within:
             self._model.reset_metrics()
-        self._begun = [v.numpy() for v in self._variables]
+        self._begun = self._now()
+        self._base = list(self._begun)
         if within:
             for variable, value in zip(self._variables, now, strict=True):
                 variable.assign(value)
+        for places in self._places if self._here else ():
+            if all(np.array_equal(now[i], self._left[i]) for i in places):
+                for i in places:
+                    self._begun[i] = self._here[i]
+                    self._variables[i].assign(self._here[i])
+        self._here = []
+
+    def _now(self) -> list[np.ndarray]:
+        return [v.numpy() for v in self._variables]
 
     def reduce(self, share: Share) -> None:
         """Makes the metrics those of all workers; all of them must."""
@@ -241,6 +261,7 @@ class Metrics:
         counts, samples = self._process_group.gather(own).T
         counted = np.flatnonzero(counts)
         samples = samples if samples.any() else np.ones_like(samples)
+        here = self._now()
         for (kind, dtype), places in self._groups().items():
             flat = [np.ravel(self._own(i, kind, share)) for i in places]
             sent = np.concatenate(flat).astype(dtype)
@@ -256,7 +277,8 @@ class Metrics:
                 variable = self._variables[i]
                 begun = self._begun[i]
                 variable.assign(value.astype(begun.dtype).reshape(begun.shape))
-        self.begin()
+        self._here, self._left = here, self._now()
+        self._begun = self._base = self._left
 
     def _groups(self) -> dict[tuple, list[int]]:
         """Returns the places of the variables that are exchanged together."""
@@ -276,7 +298,7 @@ class Metrics:
         if kind != "sum":
             return value
         gain = value - begun if share.counts else np.zeros_like(value)
-        return gain + begun if self._process_group.is_chief else gain
+        return gain + self._base[i] if self._process_group.is_chief else gain
 
     def result(self, place: int, key: str | None) -> Any:
         """Returns a metric's result, or one of its results."""
