@@ -20,7 +20,7 @@ from fda_tf.algorithm.policies import (
 )
 from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.fit.compiled_steps import Made
-from fda_tf.fit.keras_hooks import FitCallback, put_first
+from fda_tf.fit.keras_hooks import FitCallback
 from fda_tf.fit.session import Fit
 from fda_tf.fit.validation import VALIDATIONS
 from fda_tf.processes.process_group import ProcessGroup, current_process_group
@@ -146,10 +146,6 @@ class Averaging(FitCallback):
     # What Keras calls. Ours is the first place in its list of callbacks; what
     # has to follow all the others is done by the one that Fit puts last.
 
-    def set_params(self, params):
-        super().set_params(params)
-        put_first(self)
-
     def on_train_begin(self, logs=None):
         if self._fit is not None:
             self._fit.leave()  # an exception may have ended the one before
@@ -178,7 +174,7 @@ class Averaging(FitCallback):
     def __getstate__(self):
         # A copy has the settings, and nothing of a fit: keras-tuner copies
         # callbacks, and a model or a compiled step cannot be copied so.
-        of_a_fit = {"made": None, "_fit": None, "_model": None}
+        of_a_fit = {"made": None, "_fit": None, "_model": None, "in_list": None}
         return self.__dict__ | of_a_fit
 
     def fit_ended(self, fit: Fit) -> None:

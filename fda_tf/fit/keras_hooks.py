@@ -1,6 +1,7 @@
 """What is Keras', while a fit has something else in its place."""
 
 import contextlib
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -59,19 +60,45 @@ def on_chief(
     return callback if process_group.is_chief else Callback()
 
 
-def put_first(callback: Callback) -> None:
-    """Puts a callback first in the list that Keras is going through.
-
-    So those which were before it are not called without it from then on.
-    """
-    with contextlib.suppress(ValueError):  # it is refused when fit begins
-        callbacks = _list_with(callback)
-        others = [c for c in callbacks if c is not callback]
-        callbacks[:] = [callback, *others]
-
-
 class FitCallback(Callback):
-    """Base of the callbacks that train in the place of `fit`'s own loop."""
+    """Base of the callbacks that train in the place of `fit`'s own loop.
+
+    Attributes:
+      in_list: the list of callbacks that the running fit goes through, this
+        one first.
+    """
+
+    in_list: list[Callback] | None = None
+
+
+_keras_on_train_begin = keras.callbacks.CallbackList.on_train_begin
+_when_without: list[Callable[[], None]] = []
+
+
+def when_without_ours(call: Callable[[], None]) -> None:
+    """Calls a function whenever a `CallbackList` begins without one of ours."""
+    _when_without.append(call)
+
+
+@functools.wraps(_keras_on_train_begin)
+def _on_train_begin(self: keras.callbacks.CallbackList, logs: Any = None):
+    """Puts ours first, and tells it in which list it is.
+
+    Keras shows callbacks the model and never each other. This public method
+    is the only one that it calls in every fit, before any callback's own.
+    """
+    ours = find(self.callbacks, FitCallback)
+    if ours is None:
+        for call in _when_without:
+            call()
+    else:
+        others = [c for c in self.callbacks if c is not ours]
+        self.callbacks[:] = [ours, *others]
+        ours.in_list = self.callbacks
+    return _keras_on_train_begin(self, logs)
+
+
+keras.callbacks.CallbackList.on_train_begin = _on_train_begin
 
 
 class Arranged:
@@ -89,12 +116,17 @@ class Arranged:
 
     def __init__(
         self,
-        first: Callback,
+        first: FitCallback,
         last: Callback,
         telling: Callable[[], contextlib.AbstractContextManager],
         process_group: ProcessGroup,
     ):
-        self._list = _list_with(first)
+        if first.in_list is None:
+            raise ValueError(
+                f"{type(first).__name__} was not called by model.fit. Give it "
+                "in fit(callbacks=[...]) itself, not inside another callback."
+            )
+        self._first, self._list = first, first.in_list
         self._original = list(self._list)
         others = [c for c in self._list if c is not first]
         _refuse(others, type(first))
@@ -112,6 +144,7 @@ class Arranged:
     def restore(self) -> None:
         """Puts the list back as it was."""
         self._list[:] = self._original
+        self._first.in_list = None
 
 
 class _Guarded(Callback):
@@ -133,26 +166,6 @@ def _forward(name: str) -> Callable:
 for _name in dir(Callback):
     if _name.startswith("on_"):
         setattr(_Guarded, _name, _forward(_name))
-
-
-def _list_with(callback: Callback) -> list[Callback]:
-    """Returns the list that Keras is going through, for `callback`.
-
-    Keras shows callbacks the model, never each other, so it is found through
-    the caller: the CallbackList whose method is running.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.callbacks.CallbackList) and any(
-            c is callback for c in caller.callbacks
-        ):
-            return caller.callbacks
-        frame = frame.f_back
-    raise ValueError(
-        f"{type(callback).__name__} was not called by model.fit. Give it in "
-        "fit(callbacks=[...]) itself, not inside another callback."
-    )
 
 
 def fit_variables() -> dict[str, Any]:

@@ -4,51 +4,36 @@ Nothing is wrong with such a fit by itself, so it goes on: but its script is
 started on several machines, and gets nothing from them.
 """
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from absl import logging
 
 from fda_tf.data import arrays
 from fda_tf.data.digests import digest
-from fda_tf.fit.keras_hooks import FitCallback, find, fit_variables
+from fda_tf.fit.keras_hooks import fit_variables, when_without_ours
 from fda_tf.processes.process_group import when_connected
 
 
-def watch_callbacks(process_group: Any) -> None:
+def watch_fits(process_group: Any) -> None:
     """Warns in every fit from now on that has no callback of ours.
-
-    Keras calls nothing of ours in such a fit, so this wraps the one public
-    method that it calls in each: of a model's own `fit`, too, and of what is
-    a `Trainer` and no `keras.Model`.
 
     Args:
       process_group: the processes of the job.
     """
-    if process_group.count > 1:
-        method = keras.callbacks.CallbackList.on_train_begin
-        keras.callbacks.CallbackList.on_train_begin = _warning(
-            method, process_group
-        )
+    if process_group.count == 1 or not process_group.is_chief:
+        return
 
-
-def _warning(method: Any, process_group: Any) -> Any:
-    @functools.wraps(method)
-    def on_train_begin(self, logs=None):
-        # A loop of one's own may call it as well, and not be a fit.
-        ours = find(self.callbacks, FitCallback)
-        if process_group.is_chief and not ours and fit_variables():
+    def warn():
+        if fit_variables():  # a loop of one's own may call it, too
             logging.warning(
                 "This model.fit has no callback of fda_tf's: it trains on "
                 "each worker alone, and nothing is averaged. Give it "
                 "callbacks=[..., fda_tf.FDA(...)] on every worker; one object "
                 "may serve all fits of a model."
             )
-        return method(self, logs)
 
-    return on_train_begin
+    when_without_ours(warn)
 
 
 def arrays_digest(process_group: Any) -> str | None:
@@ -91,4 +76,4 @@ def warn_if_whole(process_group: Any, digests: Sequence[str | None]) -> None:
         )
 
 
-when_connected(watch_callbacks)
+when_connected(watch_fits)
