@@ -10,7 +10,7 @@ def layers_of(model: Any) -> list[Any]:
     """Returns the model and all layers inside it, each once.
 
     The public `layers` has no layers of layers. Guarded by
-    tests/test_groups.py.
+    tests/workers/test_variable_groups.py.
     """
     return list(model._flatten_layers())
 
@@ -19,7 +19,7 @@ def build(model: Any, data_batch: Any) -> None:
     """Builds a model, its metrics and its optimizer as `fit` does.
 
     The public `build` leaves the metrics and the optimizer out. Guarded by
-    the eager models of tests/test_kinds.py.
+    the eager models of tests/fit/test_kinds.py.
 
     Args:
       model: compiled.
@@ -31,7 +31,7 @@ def build(model: Any, data_batch: Any) -> None:
 def is_of_a_strategy(model: Any) -> bool:
     """Returns whether a model was made in a `strategy.scope()`.
 
-    No public name tells. Guarded by tests/test_refusals.py.
+    No public name tells. Guarded by tests/run/test_refusals.py.
     """
     return getattr(model, "_distribute_strategy", None) is not None
 
@@ -40,7 +40,7 @@ def initial_epoch(model: Any) -> int:
     """Returns the epoch with which the running `fit` begins.
 
     Callbacks are told how many epochs there are, and not the first one.
-    Guarded by tests/test_resume.py.
+    Guarded by tests/checkpoint/test_resume.py.
     """
     return model._initial_epoch
 
@@ -49,7 +49,7 @@ def begin_at(model: Any, epoch: int) -> None:
     """Lets the running `fit` begin with an epoch.
 
     Its argument is read before any callback is called. Guarded by
-    tests/test_resume.py.
+    tests/checkpoint/test_resume.py.
     """
     model._initial_epoch = epoch
 
@@ -59,7 +59,7 @@ def replace_result(model: Any, result: Any) -> Any:
 
     The logs of an epoch and of its validation go through it before any
     callback sees them, and callbacks see each key at its own place, after
-    validation. Guarded by tests/test_metrics.py.
+    validation. Guarded by tests/fit/test_metrics.py.
 
     Args:
       model: of the running fit.
@@ -80,7 +80,8 @@ def drawn(epochs: Any) -> int:
     """Returns how many batches Keras has drawn of an iterator over epochs.
 
     Where an epoch is a part of the data, the next one goes on with the rest,
-    and a resumed run must know where. Guarded by tests/test_resume_cluster.py.
+    and a resumed run must know where. Guarded by
+    tests/checkpoint/test_resume_cluster.py.
 
     Args:
       epochs: the `epoch_iterator` of a running fit.

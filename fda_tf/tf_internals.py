@@ -73,7 +73,7 @@ def is_initialized() -> bool:
     """Returns whether TensorFlow has been used in this process.
 
     There is no public way to ask. Guarded by
-    tests/test_connect.py::test_connect_must_come_first.
+    tests/processes/test_connect.py::test_connect_must_come_first.
     """
     from tensorflow.python.eager import context
 
@@ -84,7 +84,7 @@ def global_seed() -> int | None:
     """Returns what `tf.random.set_seed` was given, or None.
 
     It can be set in public, and not read. Guarded by the tests of shuffles in
-    tests/test_fit_cluster.py.
+    tests/fit/test_fit_cluster.py.
     """
     from tensorflow.python.eager import context
 
@@ -96,7 +96,7 @@ def exchange_numbers(strategy: Any) -> dict[int, dict[str, int]]:
 
     A call that failed here has taken numbers for which the others still
     wait; they can be given back here alone. Guarded by the tests of a failing
-    step in tests/test_fit_cluster.py.
+    step in tests/fit/test_fit_cluster.py.
     """
     return strategy.extended._collective_keys._instance_key_table
 
@@ -104,7 +104,8 @@ def exchange_numbers(strategy: Any) -> dict[int, dict[str, int]]:
 def read_only_inputs(graph: Any) -> list[int]:
     """Returns the inputs of a graph that are variables it only reads.
 
-    TensorFlow marks them for its own use. Guarded by tests/test_groups.py.
+    TensorFlow marks them for its own use. Guarded by
+    tests/workers/test_variable_groups.py.
     """
     from tensorflow.python.framework import auto_control_deps_utils as utils
 

@@ -30,7 +30,9 @@ class Slurm:
         self.folder, self.pids = folder, folder / "pids"
         self.requeued = folder / "requeued"
         python = f'exec "{sys.executable}"'
-        self._program("srun", f'{python} "{HERE / "fake_srun.py"}" "$@"')
+        self._program(
+            "srun", f'{python} "{processes.HERE / "fake_srun.py"}" "$@"'
+        )
         self._program("python", f'{python} "$@"')
         self._program("scontrol", f'echo "$@" > "{self.requeued}"')
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-import json
 import os
 import pathlib
 import pickle
@@ -18,13 +17,15 @@ import tracemalloc
 
 import ml_dtypes
 import numpy as np
+import processes
 import pytest
 from checkpoint_job import state
+from forged import forge_path, seal
 from processes import environment, run_workers
 
 from fda_tf.checkpoint import directory, file_format
 
-JOB = str(pathlib.Path(__file__).with_name("checkpoint_job.py"))
+JOB = str(processes.HERE / "checkpoint_job.py")
 PART = "step-000000002/worker-00000-of-00001"
 
 
@@ -52,23 +53,9 @@ def assert_holds(saved, step, worker, workers, size):
         np.testing.assert_array_equal(arrays[name], array, strict=True)
 
 
-def seal(content):
-    """A manifest with a true seal, by the rule as it is documented."""
-    body = json.dumps(content, indent=1)[:-2]
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    return f'{body},\n "sha256_of_the_above": "{digest}"\n}}\n'
-
-
 def forge(saved, **changes):
     """Writes step 2's manifest anew, with other contents and a true seal."""
     forge_path(saved.directory / f"{PART}.json", **changes)
-
-
-def forge_path(path, **changes):
-    """Writes a manifest anew, with other contents and a true seal."""
-    content = json.loads(path.read_text())
-    del content["sha256_of_the_above"]
-    path.write_text(seal(content | changes))
 
 
 # What goes in comes out.

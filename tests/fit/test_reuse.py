@@ -65,7 +65,7 @@ def test_two_workers_say_what_stock_keras_does_and_one_line(job, capsys):
 
 
 def test_the_launcher_itself_says_nothing():
-    root = processes.HERE.parent
+    root = processes.ROOT
     launcher = [sys.executable, "-m", "fda_tf.launch", "--workers=1"]
     done = subprocess.run(
         [*launcher, sys.executable, "-c", "print(7)"],

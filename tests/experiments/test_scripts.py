@@ -1,12 +1,11 @@
 """Scripts of others' making: two processes against one, and the simulation."""
 
-import pathlib
-
+import processes
 import pytest
 
 from experiments.bench import scripts
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = processes.ROOT
 # Whose score by two falls short of one process; docs/scripts.md says why.
 SHORT = ("siamese", "metric_learning")
 

@@ -1,19 +1,18 @@
 """Processes that are launched: they end together, and it is said why."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
+import processes
 import pytest
 from launched import command, eventually, runs
 
 from fda_tf import launch
 from fda_tf.launch import _group, _output
 
-HERE = pathlib.Path(__file__).parent
 SLEEPS = (
     "import pathlib\n"
     "pathlib.Path(sys.argv[1], str(k)).write_text(str(os.getpid()))\n"
@@ -35,7 +34,7 @@ def launcher(tmp_path):
     )
     process = subprocess.Popen(
         [sys.executable, str(job)],
-        env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+        env=os.environ | {"PYTHONPATH": str(processes.ROOT)},
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import processes
 import pytest
 from command_line import plan, read
 from launched import eventually, runs
@@ -17,7 +18,7 @@ from sweeps import runs as runs_of
 
 from experiments import grid, job_array, pool, results, summary
 
-JOB = pathlib.Path(__file__).with_name("sweep_job.py")
+JOB = processes.HERE / "sweep_job.py"
 TINY = (
     "--workers=2", "--batch_size=10", "--steps=6", "--theta=0.05",
     "--algorithm=linear", "--grid=learning_rate=0.002,0.003,1e38",

@@ -25,7 +25,7 @@ def state(step, worker, size):
 def light():
     """Imports fda_tf.checkpoint.directory alone, in a tenth of a second."""
     package = types.ModuleType("fda_tf")
-    package.__path__ = [str(pathlib.Path(__file__).parents[1] / "fda_tf")]
+    package.__path__ = [str(pathlib.Path(__file__).parents[2] / "fda_tf")]
     sys.modules["fda_tf"] = package
     from fda_tf.checkpoint import directory as checkpoint
 

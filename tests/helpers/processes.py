@@ -11,11 +11,12 @@ import time
 from fda_tf import launch
 
 HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 def environment(**extra):
     """Returns this process's environment, fit for a worker on the CPU."""
-    path = os.pathsep.join([str(HERE), str(HERE.parent)])
+    path = os.pathsep.join([str(HERE), str(ROOT)])
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     return os.environ | {"PYTHONPATH": path} | quiet | extra
 

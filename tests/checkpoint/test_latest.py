@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 import pytest
-from test_checkpoint import forge_path
+from forged import forge_path
 
 from fda_tf.checkpoint import latest
 from fda_tf.checkpoint.directory import Checkpoint
