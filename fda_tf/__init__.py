@@ -78,18 +78,22 @@ _HOMES = {  # the module that each name is in
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fda_tf' has no attribute {name!r}")
-    if name == "connect":  # it warns of every fit that has no callback of ours
-        importlib.import_module("fda_tf.fit.setup_warnings")
-    home = f"fda_tf.{_HOMES[name]}"
-    if _HOMES[name] in ("algorithm", "data"):  # a module of theirs
-        value = importlib.import_module(f"{home}.{name}")
-    else:
-        value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # for whom there are no other names
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'fda_tf' has no attribute {name!r}")
+        if (
+            name == "connect"
+        ):  # it warns of every fit that has no callback of ours
+            importlib.import_module("fda_tf.fit.setup_warnings")
+        home = f"fda_tf.{_HOMES[name]}"
+        if _HOMES[name] in ("algorithm", "data"):  # a module of theirs
+            value = importlib.import_module(f"{home}.{name}")
+        else:
+            value = getattr(importlib.import_module(home), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

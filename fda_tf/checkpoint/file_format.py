@@ -18,7 +18,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-FORMAT = 1  # of the manifest; its seal is the same in every version
+# Of the manifest, and of what a run state names in it. Count it up when either
+# changes, and store a fixture as tests/checkpoint/test_format.py says. The seal
+# is the same in every format.
+FORMAT = 2
 PIECE = 2**22  # bytes: hashed and written while the processor has them at hand
 
 

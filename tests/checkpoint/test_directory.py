@@ -138,7 +138,7 @@ def test_the_files_are_as_documented(saved):
     assert data == arrays["weights"].tobytes() + arrays["step"].tobytes()
     manifest = (saved.directory / f"{PART}.json").read_text()
     content = {
-        "fda_tf_checkpoint": 1,
+        "fda_tf_checkpoint": 2,
         "step": 2,
         "worker": 0,
         "workers": 1,
@@ -297,8 +297,8 @@ def test_data_without_a_manifest_is_no_checkpoint(saved, caplog):
 
 
 def test_another_format_is_an_error_and_not_passed_over(saved):
-    forge(saved, fda_tf_checkpoint=2)
-    message = f"{PART}.json has format version 2; this fda_tf reads version 1"
+    forge(saved, fda_tf_checkpoint=3)
+    message = f"{PART}.json has format version 3; this fda_tf reads version 2"
     with pytest.raises(ValueError, match=message):
         saved.read(2, 0, 1)
     with pytest.raises(ValueError, match=message):

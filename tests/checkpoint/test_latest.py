@@ -152,9 +152,9 @@ def test_a_worker_that_lost_its_parts_is_no_reason_to_begin_anew(folders, kept):
 def test_another_format_is_refused_by_all(folders):
     write_each(folders, [10], 2)
     path = folders(1) / "step-000000010/worker-00001-of-00002.json"
-    forge_path(path, fda_tf_checkpoint=2)
+    forge_path(path, fda_tf_checkpoint=3)
     first, second = newest(folders, 2)
-    assert "has format version 2; this fda_tf reads version 1" in str(second)
+    assert "has format version 3; this fda_tf reads version 2" in str(second)
     assert str(first) == f"Worker 1: {second}"
 
 
