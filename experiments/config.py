@@ -1,21 +1,27 @@
 """From flags to runs: their settings, checked, and their names.
 
 `plan` turns the values of the flags into one `Settings` per algorithm, and
-says which of the flags none of them reads.
+says which of the flags none of them reads; `settings` makes one of a text.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from experiments.algorithms import ALGORITHMS, schedule
+from experiments.algorithms import ALGORITHMS, PARAMETERS, check, known, parse
 from experiments.tasks import TASKS
 
 BACKENDS = ("simulated", "cluster")
 WEIGHTS = ("imagenet", "none")
 STATISTICS = ("local", "average")
 SAMPLINGS = ("passes", "independent")
+# What a run is without flags, and the task and the algorithm do not say.
+DEFAULTS = {
+    "task": "lenet5_mnist5000", "workers": 5, "stop": True, "seed": 0,
+    "algorithm": ["synchronous", "linear", "sketch"],
+    "sampling": SAMPLINGS[0], "backend": BACKENDS[0],
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,39 +49,59 @@ class Settings:
     server_learning_rate: float | None = None
     weights: str | None = None
     statistics: str | None = None
+    check_every: int | None = None
+    max_interval: int | None = None
+    overlap: bool | None = None
+    cascade: bool | None = None
+    change_every: int | None = None
+    synchronous_steps: int | None = None
+    server: str | None = None
+    server_momentum: float | None = None
+    mu: float | None = None
+    compression: str | None = None
 
     @property
     def run_id(self) -> str:
         """Name of the run's folder: readable, different for all settings."""
         fields = [self.task, self.algorithm]
         fields += [
-            f"{key}{short(getattr(self, name))}"
-            for name, key in _KEYS.items()
+            f"{_KEYS.get(name, name)}{short(getattr(self, name))}"
+            for name in _ORDER
             if getattr(self, name) is not None
         ]
         fields.append("to" if self.stop else "nostop")
         fields[-1] += repr(self.target_accuracy)
         return "-".join([*fields, f"seed{self.seed}", self.backend])
 
+    @property
+    def text(self) -> str:
+        """The algorithm in the grammar, with what is not as usual.
 
-# What RUN_ID calls each setting, in its order.
+        Example:
+            >>> settings("linear:check_every=1:theta=3").text
+            'linear:check_every=1'
+        """
+        own = [
+            f"{name}={getattr(self, name)}"
+            for name in PARAMETERS
+            if getattr(self, name) != usual(self.algorithm, self.task, name)
+        ]
+        return ":".join([self.algorithm, *own])
+
+
+# What RUN_ID calls the settings that it does not call by their name.
 _KEYS = {
-    "theta": "theta",
-    "sketch_depth": "depth",
-    "sketch_width": "width",
-    "interval": "every",
-    "local_epochs": "local",
-    "server_learning_rate": "server",
-    "learning_rate": "lr",
-    "workers": "K",
-    "split": "",
-    "batch_size": "b",
-    "sampling": "",
-    "epochs": "e",
-    "steps": "max",
-    "weights": "weights",
-    "statistics": "statistics",
-}
+    "sketch_depth": "depth", "sketch_width": "width", "interval": "every",
+    "local_epochs": "local", "server_learning_rate": "server",
+    "learning_rate": "lr", "workers": "K", "split": "", "batch_size": "b",
+    "sampling": "", "epochs": "e", "steps": "max", "server": "by",
+}  # fmt: skip
+_ORDER = (
+    "theta", "sketch_depth", "sketch_width", "interval", "local_epochs",
+    "server_learning_rate", "learning_rate", "workers", "split", "batch_size",
+    "sampling", "epochs", "steps", "weights", "statistics",
+)  # fmt: skip
+_ORDER += tuple(name for name in PARAMETERS if name not in _ORDER)
 
 
 def short(value: object) -> str:
@@ -88,15 +114,25 @@ def short(value: object) -> str:
 
 
 # The flags that only some algorithms read.
-SPECIAL = sorted({n for a in ALGORITHMS.values() for n in a.uses})
-SPECIAL.remove("learning_rate")
+SPECIAL = sorted(PARAMETERS.keys() - {"learning_rate"})
 
 
-def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
+def names(runs: Iterable[Settings]) -> list[str]:
+    """What to call runs: by their algorithms, in full where two are alike."""
+    runs = list(runs)
+    each = [run.algorithm for run in runs]
+    return [
+        run.algorithm if each.count(run.algorithm) == 1 else run.text
+        for run in runs
+    ]
+
+
+def plan(flags: Mapping[str, Any]) -> tuple[list[Settings], list[str]]:
     """One `Settings` per algorithm of the list, checked.
 
     Args:
-        flags: name -> value; None where the task or algorithm decides.
+        flags: name -> value; None where the task or algorithm decides. What
+            an algorithm's text says goes before them.
 
     Returns:
         (settings, names of the flags given that no algorithm uses).
@@ -105,30 +141,49 @@ def plan(flags: Mapping[str, object]) -> tuple[list[Settings], list[str]]:
         ValueError: an unknown name or a value out of its range.
 
     Example:
-        >>> flags = {"task": "lenet5_mnist", "algorithm": ["linear"],
-        ...          "workers": 5, "split": "iid", "sampling": "passes",
-        ...          "stop": True, "seed": 0, "backend": "simulated",
-        ...          "interval": 3}
+        >>> flags = DEFAULTS | {"algorithm": ["linear"], "interval": 3}
         >>> runs, unused = plan(flags)
         >>> runs[0].theta, unused
-        (1.5, ['interval'])
+        (3.0, ['interval'])
     """
     known("--task", flags["task"], TASKS)
     if not flags["algorithm"]:
         raise ValueError(
             f"--algorithm is empty; choose from {', '.join(ALGORITHMS)}"
         )
-    for name in flags["algorithm"]:
-        known("--algorithm", name, ALGORITHMS)
+    parsed = [parse(text) for text in flags["algorithm"]]
     known("--sampling", flags["sampling"], SAMPLINGS)
     known("--backend", flags["backend"], BACKENDS)
-    _check_weights(flags)
-    _check_statistics(flags)
-    _check_numbers(flags)
-    chosen = dict.fromkeys(flags["algorithm"])  # each once, in order
-    used = {field for name in chosen for field in ALGORITHMS[name].uses}
-    unused = [n for n in SPECIAL if flags.get(n) is not None and n not in used]
-    return [_settings(name, flags) for name in chosen], unused
+    _check_choice(flags, "weights", WEIGHTS, "is always trained from scratch")
+    _check_choice(flags, "statistics", STATISTICS, "has no BatchNorm")
+    for name, (wanted, accepts) in _RANGES.items():
+        value = flags.get(name)
+        if value is not None and not accepts(value):
+            raise ValueError(f"--{name} must be {wanted}, got {value}")
+    for name in PARAMETERS:
+        if flags.get(name) is not None:
+            check(name, flags[name])
+    made = [
+        _settings(name, {**flags, **own, "algorithm": name})
+        for name, own in parsed
+    ]
+    unused = [
+        flag
+        for flag in SPECIAL
+        if flags.get(flag) is not None
+        and all(getattr(run, flag) is None for run in made)
+    ]
+    return list(dict.fromkeys(made)), unused  # each once, in order
+
+
+def settings(text: str, **given: Any) -> Settings:
+    """The settings of one algorithm's text.
+
+    Args:
+        text: as `algorithms.parse` takes it.
+        **given: what is not as the task and `DEFAULTS` have it.
+    """
+    return plan(DEFAULTS | given | {"algorithm": [text]})[0][0]
 
 
 def check_parts(runs: Iterable[Settings]) -> None:
@@ -140,22 +195,23 @@ def check_parts(runs: Iterable[Settings]) -> None:
         ALGORITHMS[run.algorithm].sync(run)
 
 
-def _settings(name: str, flags: Mapping[str, object]) -> Settings:
-    algorithm, task = ALGORITHMS[name], TASKS[flags["task"]]
-    values = {"algorithm": name}
+def _settings(name: str, flags: Mapping[str, Any]) -> Settings:
+    task = TASKS[flags["task"]]
+    takes = ALGORITHMS[name].takes(flags.get("server"))
+    values = {}
     for field in dataclasses.fields(Settings):
-        if field.name in SPECIAL and field.name not in algorithm.uses:
+        if field.name in SPECIAL and field.name not in takes:
             continue
         value = flags.get(field.name)
         if field.name == "weights" and task.weights is None:
             value = None  # "none", which says nothing of this task
         if value is None:
             value = usual(name, task.name, field.name)
-        values.setdefault(field.name, value)
+        values[field.name] = value
     return Settings(**values)
 
 
-def usual(algorithm: str, task: str, setting: str) -> object:
+def usual(algorithm: str, task: str, setting: str) -> Any:
     """What a setting is without its flag; None where it is not used.
 
     Example:
@@ -171,65 +227,25 @@ def usual(algorithm: str, task: str, setting: str) -> object:
     return getattr(TASKS[task], setting, None) if value is None else value
 
 
-def _check_weights(flags: Mapping[str, object]) -> None:
-    """Refuses weights that are unknown, or that the task has not."""
-    weights, task = flags.get("weights"), flags["task"]
-    if weights is None:
-        return
-    known("--weights", weights, WEIGHTS)
-    if TASKS[task].weights is None and weights != "none":
-        having = [name for name in TASKS if TASKS[name].weights]
-        raise ValueError(
-            f"--weights={weights}, but {task} is always trained from scratch; "
-            f"those with a choice: {', '.join(having)}"
-        )
-
-
-def _check_statistics(flags: Mapping[str, object]) -> None:
+def _check_choice(
+    flags: Mapping[str, Any], name: str, values: tuple, why: str
+) -> None:
     """Refuses a choice that is unknown, or that the task has not."""
-    statistics, task = flags.get("statistics"), flags["task"]
-    if statistics is None:
+    value, task = flags.get(name), flags["task"]
+    if value is None:
         return
-    known("--statistics", statistics, STATISTICS)
-    if TASKS[task].statistics is None:
-        having = [name for name in TASKS if TASKS[name].statistics]
+    known(f"--{name}", value, values)
+    if getattr(TASKS[task], name) is None and value != "none":
+        having = [each for each in TASKS if getattr(TASKS[each], name)]
         raise ValueError(
-            f"--statistics={statistics}, but {task} has no BatchNorm; those "
-            f"that have it: {', '.join(having)}"
+            f"--{name}={value}, but {task} {why}; those with a choice: "
+            f"{', '.join(having)}"
         )
-
-
-def known(what: str, name: str, names: Mapping | tuple) -> None:
-    """Raises a ValueError that lists the known names, unless it is one."""
-    if name not in names:
-        raise ValueError(f"{what}={name} is unknown; known: {', '.join(names)}")
-
-
-def _check_numbers(flags: Mapping[str, object]) -> None:
-    """Refuses numbers out of range; NaN fails every comparison."""
-    for name, wanted, accepts in _RANGES:
-        value = flags.get(name)
-        if value is not None and not accepts(value):
-            raise ValueError(f"--{name} must be {wanted}, got {value}")
-    if flags.get("theta") is not None:
-        schedule(flags["theta"])
 
 
 _WHOLE = ("a whole number of at least 1", lambda v: v >= 1)
-_RATE = ("a number above 0", lambda v: 0 < v < math.inf)
-_RANGES = (
-    (
-        "theta",
-        "a number of at least 0",
-        lambda v: isinstance(v, str) or v >= 0,
-    ),
-    ("target_accuracy", "between 0 and 1", lambda v: 0 < v < 1),
-    ("seed", "from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
-    ("sketch_depth", "odd and at least 1", lambda v: v >= 1 and v % 2),
-    ("sketch_width", "a whole number of at least 2", lambda v: v >= 2),
-    ("learning_rate", *_RATE),
-    ("server_learning_rate", *_RATE),
-    *((name, *_WHOLE) for name in (
-        "workers", "epochs", "steps", "batch_size", "interval", "local_epochs",
-    )),
-)  # fmt: skip
+_RANGES = {
+    "target_accuracy": ("between 0 and 1", lambda v: 0 < v < 1),
+    "seed": ("from 0 to 2^32 - 1", lambda v: 0 <= v < 2**32),
+    **dict.fromkeys(("workers", "epochs", "steps", "batch_size"), _WHOLE),
+}

@@ -94,13 +94,6 @@ def runs(grids: Iterable[Grid], given: Mapping[str, flags.Flag]) -> list[Run]:
     Combinations that differ only in what their algorithm does not use, such
     as theta for synchronous training, are one run.
 
-    Args:
-        grids: of a preset or of --grid.
-        given: the flags of `experiments.run`, with their values.
-
-    Returns:
-        At least one run, in the order of the grids.
-
     Raises:
         ValueError: a flag or value that is unknown, out of its range or does
             not fit the data.

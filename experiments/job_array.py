@@ -1,7 +1,7 @@
 """A sweep as a SLURM job array: one task for each run.
 
 Each task is a sweep of one run: it skips what is finished, tries once more
-what fails, and adds its row to results.csv, and to the CSV of --summary.
+what fails, and adds its row to results.jsonl, and to the file of --summary.
 """
 
 import pathlib
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from experiments import pool
 from experiments.grid import Run
 
-_HEAD = """\
+_SCRIPT = """\
 #!/bin/bash
 # {count} runs. Submit from a folder where `python -m experiments.sweep` works:
 #   sbatch {name}
@@ -25,8 +25,7 @@ _HEAD = """\
 #SBATCH --output={results_dir}/slurm-%A_%a.out
 
 case $SLURM_ARRAY_TASK_ID in
-"""
-_TAIL = """\
+{cases}
 *) echo "There is no run $SLURM_ARRAY_TASK_ID" >&2; exit 2 ;;
 esac
 exec python -u -m experiments.sweep --jobs=1 {where} \\
@@ -37,16 +36,13 @@ exec python -u -m experiments.sweep --jobs=1 {where} \\
 def write(
     path: str, runs: Sequence[Run], results_dir: str, summary: str | None = None
 ) -> int:
-    """Writes the script of the runs that are not finished.
+    """Writes the script of the runs that are not finished; returns 0.
 
     Args:
         path: of the script.
         runs: of the sweep.
         results_dir: where the tasks write, from where they are submitted.
-        summary: of the CSV that gets their rows, too, or None.
-
-    Returns:
-        The exit code.
+        summary: of the file that gets their rows, too, or None.
     """
     folder = pathlib.Path(results_dir)
     todo = [
@@ -57,40 +53,29 @@ def write(
     if not todo:
         print(f"All {len(runs)} runs are finished: {path} is not written")
         return 0
-    pathlib.Path(path).write_text(text(todo, results_dir, path, summary))
+    cluster = any(run.settings.backend == "cluster" for run in todo)
+    where = [f"--results_dir={results_dir}"]
+    where += [f"--summary={summary}"] if summary else []
+    cases = [f"{i}) run=({_flags(run)}) ;;" for i, run in enumerate(todo)]
+    text = _SCRIPT.format(
+        count=len(todo),
+        name=shlex.quote(path),
+        job=shlex.quote(pathlib.Path(path).stem),
+        last=len(todo) - 1,
+        cpus=max(r.settings.workers for r in todo) if cluster else 2,
+        gigabytes=-(-max(map(pool.memory, todo)) // pool.GB) + 1,
+        results_dir=results_dir,
+        cases="\n".join(cases),
+        where=shlex.join(where),
+    )
+    pathlib.Path(path).write_text(text)
     print(f"{len(todo)} of {len(runs)} runs to train: sbatch {path}")
     return 0
 
 
-def text(
-    runs: Sequence[Run], results_dir: str, path: str, summary: str | None = None
-) -> str:
-    """The script: a case for each run."""
-    name = pathlib.Path(path)
-    cluster = any(run.settings.backend == "cluster" for run in runs)
-    workers = max(run.settings.workers for run in runs)
-    head = _HEAD.format(
-        count=len(runs),
-        name=shlex.quote(path),
-        job=shlex.quote(name.stem),
-        last=len(runs) - 1,
-        cpus=workers if cluster else 2,
-        gigabytes=-(-max(map(pool.memory, runs)) // pool.GB) + 1,
-        results_dir=results_dir,
-    )
-    cases = [f"{i}) run=({_flags(run)}) ;;\n" for i, run in enumerate(runs)]
-    where = [f"--results_dir={results_dir}"]
-    where += [f"--summary={summary}"] if summary else []
-    tail = _TAIL.format(where=shlex.join(where))
-    return "".join([head, *cases, tail])
-
-
 def _flags(run: Run) -> str:
     """The run's flags; its algorithm is its grid."""
-    words = [
-        f"--grid=algorithm={run.settings.algorithm}"
-        if word.startswith("--algorithm=")
-        else word
+    return shlex.join(
+        word.replace("--algorithm=", "--grid=algorithm=", 1)
         for word in run.arguments
-    ]
-    return shlex.join(words)
+    )

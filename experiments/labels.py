@@ -86,13 +86,7 @@ _RING = [
 
 
 def label_near(axes: Any, labels: Sequence[Label], under: np.ndarray) -> None:
-    """Names points where the text hides no other text and few points.
-
-    Args:
-        axes: with its final scales and limits.
-        labels: what to write.
-        under: points of the curves [n, 2], which should stay visible.
-    """
+    """Names points where the text hides no other text and few points."""
     fig = axes.figure
     fig.draw_without_rendering()
     scale = fig.dpi / 72

@@ -65,14 +65,7 @@ def draw(
 def accuracy(
     curves: Sequence[Curve], target: float, title: str, x: str = "bytes"
 ) -> Figure:
-    """Draws the curves.
-
-    Args:
-        curves: of the runs to compare; those without a point are left out.
-        target: test accuracy that all should pass, a dashed line.
-        title: what was trained, on whose data.
-        x: "bytes" or "steps".
-    """
+    """Draws the curves."""
     curves = [curve for curve in curves if len(curve.points())]
     figure = style.figure(6.4, 4.2)
     axes = figure.add_subplot()

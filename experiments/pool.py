@@ -17,15 +17,13 @@ from typing import IO
 
 from rich import console
 
-from experiments import summary
+from experiments import processes, store
 from experiments.grid import Run
 from experiments.tasks import TASKS
-from fda_tf.launch import _tether
 
 PROGRAM = (sys.executable, "-m", "experiments.run")
 TRIES = 2
 POLL_SECONDS = 0.1
-GRACE_SECONDS = 10.0  # from being asked to end to being killed
 GB = 10**9
 
 
@@ -64,9 +62,9 @@ class Pool:
 
     Args:
         runs: the runs of a sweep.
-        results_dir: gets a folder for each, and results.csv.
+        results_dir: gets a folder for each, and results.jsonl.
         jobs: processes at once at most; None: one for each core.
-        csv: gets a row for each finished run; those that it has are finished.
+        kept: file of rows of finished runs; gets those of this sweep.
     """
 
     def __init__(
@@ -74,22 +72,19 @@ class Pool:
         runs: Sequence[Run],
         results_dir: str,
         jobs: int | None = None,
-        csv: str | None = None,
+        kept: str | None = None,
     ):
         self.folder = pathlib.Path(results_dir)
         self.failed: list[Run] = []
         self._names = [run.settings.run_id for run in runs]
-        self._csv, self._rows = csv, summary.read(csv)
+        self._kept, self._rows = kept, store.Runs(kept).by_id()
         self._todo = [run for run in runs if not self._finished(run)]
         self._running: list[_Process] = []
         self._tries: Counter = Counter()
         self._seconds: list[float] = []
         cores = sorted(os.sched_getaffinity(0))
-        jobs = max(1, min(jobs or len(cores), len(self._todo)))
-        self._jobs, self._cores = (
-            jobs,
-            [cores[i::jobs] or cores for i in range(jobs)],
-        )
+        self._jobs = jobs = max(1, min(jobs or len(cores), len(self._todo)))
+        self._cores = [cores[i::jobs] or cores for i in range(jobs)]
         self._memory = available_memory()
         self._screen = console.Console(soft_wrap=True, highlight=False)
 
@@ -107,7 +102,7 @@ class Pool:
                     time.sleep(POLL_SECONDS)
         finally:
             for process in self._running:
-                process.end()
+                processes.end(process.process)
         self._collect()
 
     def _finished(self, run: Run) -> bool:
@@ -116,7 +111,7 @@ class Pool:
         return there or name in self._rows
 
     def _collect(self) -> None:
-        summary.collect(self.folder, self._csv, self._names)
+        store.collect(self.folder, self._kept, self._names)
 
     def _look(self) -> None:
         """Takes note of the processes that have ended."""
@@ -169,51 +164,34 @@ class Pool:
 
 
 class _Process:
-    """A process of `experiments.run` on its cores; it holds the lock.
-
-    It ends when this process does, however that ends.
-    """
+    """A process of `experiments.run` on its cores; it holds the lock."""
 
     def __init__(
         self, run: Run, folder: pathlib.Path, lock: IO, cores: Sequence[int]
     ):
         self.run, self.cores, self.seconds = run, cores, 0.0
         self._log, self._began = folder / "run.log", time.monotonic()
-        # Isolated and without site: the tether starts in 20 ms.
-        command = [sys.executable, "-I", "-S", _tether.__file__]
-        command += [str(os.getpid()), *PROGRAM, *run.arguments]
+        command = [*PROGRAM, *run.arguments]
         command += [f"--results_dir={folder.parent}", "--nopicture"]
-        ours = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cores)  # a child has its parent's
-        try:
-            with lock, open(self._log, "a") as log:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    pass_fds=[lock.fileno()],
-                )
-        finally:
-            os.sched_setaffinity(0, ours)
+        with lock, open(self._log, "a") as log:
+            self.process = processes.start(
+                command,
+                cores=cores,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock.fileno()],
+            )
 
     def ended(self) -> bool:
         self.seconds = time.monotonic() - self._began
-        return self._process.poll() is not None
-
-    def end(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        return self.process.poll() is not None
 
     def last_words(self) -> str:
         """How it ended: the last line of its log, and where that is."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        code = self._process.returncode
         last = f": {lines[-1].strip()}" if lines else ""
+        code = self.process.returncode
         return f"exit code {code}{last}; see {self._log}"
 
 
@@ -238,8 +216,5 @@ def _duration(seconds: float) -> str:
     """
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return (
-        f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    minutes = f"{seconds / 60:.0f} min"
+    return minutes if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
 """Our runs beside those that the paper's authors published, as Markdown.
 
-  python -m experiments.published --summary=experiments/summaries/NAME.csv \
+  python -m experiments.published --summary=experiments/summaries/NAME.jsonl \
       --published=published_runs.csv
 
 The published CSV has a row per model, strategy, K, theta, split and target.
@@ -14,7 +14,7 @@ import operator
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from experiments import config, summary
+from experiments import config, store
 
 MODELS = {
     "lenet5_mnist": "LeNet-5",
@@ -96,22 +96,17 @@ def _published(path: str) -> dict[Key, tuple[int, int]]:
     models = {model: task for task, model in MODELS.items()}
     splits = {split: spec for spec, split in SPLITS.items()}
     found = {}
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            task = models.get(row["model"])
-            split = splits.get(row["distribution"])
-            # Ours has one rate throughout.
-            dropped = row.get("hit_after_lr_drop") == "1"
-            if task and split and row["reached"] == "1" and not dropped:
-                where = (
-                    task,
-                    split,
-                    int(row["K"]),
-                    row["strategy"].lower(),
-                    float(row["theta"]),
-                    float(row["target"]),
-                )
-                found[where] = int(row["steps"]), int(row["syncs_completed"])
+    for row in store.read_csv(path):
+        task = models.get(row["model"])
+        split = splits.get(row["distribution"])
+        # Ours has one rate throughout.
+        dropped = row.get("hit_after_lr_drop") == "1"
+        if task and split and row["reached"] == "1" and not dropped:
+            where = (
+                task, split, int(row["K"]), row["strategy"].lower(),
+                float(row["theta"]), float(row["target"]),
+            )  # fmt: skip
+            found[where] = int(row["steps"]), int(row["syncs_completed"])
     return found
 
 
@@ -165,13 +160,13 @@ def main() -> None:
     """Prints the tables of each way of sampling."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--summary", required=True, help="CSV that experiments.run wrote"
+        "--summary", required=True, help="rows that experiments.run wrote"
     )
     parser.add_argument(
         "--published", required=True, help="CSV of the authors' runs"
     )
     options = parser.parse_args()
-    rows = list(summary.read(options.summary).values())
+    rows = list(store.Runs(options.summary).rows.values())
     for sampling in sorted({row["sampling"] for row in rows}):
         print(f"\n--sampling={sampling}\n")
         print("\n".join(tables(rows, options.published, sampling)))

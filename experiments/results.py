@@ -1,4 +1,4 @@
-"""The files of a run, and the summary of many.
+"""The files of a run.
 
 RESULTS_DIR/RUN_ID/ has config.json, metrics.csv (a row per evaluation) and
 syncs.csv (a row per synchronisation) from the start; rows are written at once,
@@ -6,19 +6,17 @@ so that a run that is stopped leaves what it measured. At the end course.npz
 has the variance and theta of each step, float32 [steps]; summary.json is last.
 """
 
-import contextlib
 import csv
 import errno
 import json
-import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import provenance
+from experiments import provenance, store
 
 # What config.json says of the files; a run of another format is not read.
 FORMAT = 1
@@ -39,90 +37,65 @@ class RunFolder:
     """Writes the files of one run; a context manager.
 
     Args:
-        results_dir: the folder that has a folder for each run.
-        run_id: name of this one's; what a run of the same name left is
-            replaced.
+        folder: of the run, named RUN_ID; what a run of the same name left is
+            replaced. None: nothing is written.
         config: what config.json says, JSON types.
     """
 
     def __init__(
-        self, results_dir: str, run_id: str, config: Mapping[str, object]
+        self, folder: pathlib.Path | None, config: Mapping[str, object]
     ):
-        self.path = pathlib.Path(results_dir) / run_id
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path = folder
+        self._tables: dict[str, tuple[Any, csv.DictWriter]] = {}
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
         for old in ("summary.json", "course.npz"):
-            (self.path / old).unlink(missing_ok=True)
-        write_json(self.path / "config.json", {"format": FORMAT, **config})
-        self._metrics = _Table(self.path / "metrics.csv", METRICS)
-        self._syncs = _Table(self.path / "syncs.csv", SYNCS)
+            (folder / old).unlink(missing_ok=True)
+        write_json(folder / "config.json", {"format": FORMAT, **config})
+        for name, columns in (("metrics", METRICS), ("syncs", SYNCS)):
+            file = open(folder / f"{name}.csv", "w", newline="")
+            rows = csv.DictWriter(file, columns, extrasaction="ignore")
+            rows.writeheader()
+            file.flush()
+            self._tables[name] = file, rows
+
+    def _add(self, name: str, row: Mapping[str, object]) -> None:
+        if self.path is not None:
+            file, rows = self._tables[name]
+            rows.writerow(row)
+            file.flush()
 
     def evaluation(self, row: Mapping[str, object]) -> None:
         """Adds one of the library's evaluation rows to metrics.csv."""
-        self._metrics.add(with_test_names(row))
+        # Here it is the test set.
+        own = {
+            n.removeprefix("val_"): v for n, v in row.items() if n[:4] == "val_"
+        }
+        self._add("metrics", row | {f"test_{n}": v for n, v in own.items()})
 
     def synchronisation(self, row: NamedTuple) -> None:
         """Adds one of the library's synchronisations to syncs.csv."""
-        self._syncs.add(row._asdict())
+        self._add("syncs", row._asdict())
 
-    def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
-        """Writes what the library knows of each step, float32 [steps]."""
-        with open(self.path / "course.npz", "wb") as file:
-            np.savez_compressed(file, variance=variance, theta=theta)
-
-    def finish(self, summary: Mapping[str, object]) -> None:
-        """Writes, last, summary.json: its being there is done."""
-        write_json(self.path / "summary.json", summary)
+    def finish(
+        self,
+        summary: Mapping[str, object],
+        variance: np.ndarray,
+        theta: np.ndarray,
+    ) -> None:
+        """Writes course.npz, float32 [steps], and last summary.json."""
+        if self.path is not None:
+            with open(self.path / "course.npz", "wb") as file:
+                np.savez_compressed(file, variance=variance, theta=theta)
+            write_json(self.path / "summary.json", summary)
 
     def __enter__(self) -> "RunFolder":
         return self
 
     def __exit__(self, *_) -> None:
-        self._metrics.close()
-        self._syncs.close()
-
-
-class _Table:
-    """A CSV whose rows are on disk as soon as they are added."""
-
-    def __init__(self, path: pathlib.Path, columns: Sequence[str]):
-        self._file = open(path, "w", newline="")
-        self._rows = csv.DictWriter(self._file, columns, extrasaction="ignore")
-        self._rows.writeheader()
-        self._file.flush()
-
-    def add(self, row: Mapping[str, object]) -> None:
-        self._rows.writerow(row)
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class NoFolder(contextlib.nullcontext):
-    """Takes what a `RunFolder` takes and writes nothing."""
-
-    def __enter__(self) -> "NoFolder":
-        return self
-
-    def evaluation(self, row: Mapping[str, object]) -> None:
-        """Does nothing."""
-
-    def synchronisation(self, row: NamedTuple) -> None:
-        """Does nothing."""
-
-    def course(self, variance: np.ndarray, theta: np.ndarray) -> None:
-        """Does nothing."""
-
-    def finish(self, summary: Mapping[str, object]) -> None:
-        """Does nothing."""
-
-
-def with_test_names(row: Mapping[str, object]) -> dict[str, object]:
-    """The library's row with val_* called test_*: here it is the test set."""
-    return {
-        "test_" + name[4:] if name.startswith("val_") else name: value
-        for name, value in row.items()
-    }
+        for file, _ in self._tables.values():
+            file.close()
 
 
 def passes(row: Mapping[str, object], target: float) -> bool:
@@ -136,8 +109,8 @@ def passes(row: Mapping[str, object], target: float) -> bool:
 
 
 def first_above(
-    rows: Sequence[Mapping[str, object]], target: float
-) -> Mapping[str, object] | None:
+    rows: Sequence[Mapping[str, Any]], target: float
+) -> Mapping[str, Any] | None:
     """The first evaluation with a test accuracy above the target, or None.
 
     Example:
@@ -148,18 +121,18 @@ def first_above(
     return next((row for row in rows if passes(row, target)), None)
 
 
-def sent_bytes(row: Mapping[str, object]) -> int:
+def sent_bytes(row: Mapping[str, Any]) -> int:
     """State and model bytes that were sent, the models up and down."""
     return int(row["state_bytes"]) + int(row["model_bytes"])
 
 
-def paper_bytes(row: Mapping[str, object]) -> int:
+def paper_bytes(row: Mapping[str, Any]) -> int:
     """State and model bytes by the paper's formulas: no cascade saves any."""
     return int(row["paper_state_bytes"]) + int(row["paper_model_bytes"])
 
 
 def summarise(
-    rows: Sequence[Mapping[str, object]],
+    rows: Sequence[Mapping[str, Any]],
     target: float,
     *,
     worker_steps_per_second: float,
@@ -213,6 +186,13 @@ def check_writable(flag: str, path: str, folder: pathlib.Path) -> None:
         ) from error
 
 
+def check_outputs(results_dir: str, summary: str | None) -> None:
+    """Refuses folders and files that cannot be written; see above."""
+    check_writable("results_dir", results_dir, pathlib.Path(results_dir))
+    if summary:
+        check_writable("summary", summary, pathlib.Path(summary).parent)
+
+
 def read_summary(
     folder: pathlib.Path, since: float = 0.0
 ) -> dict[str, object] | None:
@@ -232,9 +212,9 @@ def read_summary(
 
 
 def write_json(path: pathlib.Path, value: Mapping[str, object]) -> None:
-    """Writes strict JSON, whole or not at all; NaN is null, infinity "inf"."""
+    """Writes strict JSON, whole or not at all, as `store.plain` makes it."""
     partial = path.with_suffix(".partial")
-    text = json.dumps(_plain(value), indent=2, allow_nan=False)
+    text = json.dumps(store.plain(value), indent=2, allow_nan=False)
     with open(partial, "w") as file:
         file.write(text + "\n")
         file.flush()
@@ -242,36 +222,10 @@ def write_json(path: pathlib.Path, value: Mapping[str, object]) -> None:
     os.replace(partial, path)
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    value = value.item() if hasattr(value, "item") else value  # NumPy scalars
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
-
-
-def write_csv(
-    path: pathlib.Path,
-    columns: Sequence[str],
-    rows: Sequence[Mapping[str, object]],
-) -> None:
-    """Writes the columns of the rows."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def read_metrics(folder: pathlib.Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.csv, as numbers; none if there is no file."""
     try:
-        with open(folder / "metrics.csv", newline="") as file:
-            return [
-                {k: float(v or "nan") for k, v in row.items()}
-                for row in csv.DictReader(file)
-            ]
+        rows = store.read_csv(folder / "metrics.csv")
     except FileNotFoundError:
         return []
+    return [{k: float(v or "nan") for k, v in row.items()} for row in rows]

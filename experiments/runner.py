@@ -1,7 +1,6 @@
 """Does what the flags ask for: checks, data, training, files, the table."""
 
 import dataclasses
-import functools
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,14 @@ import fda_tf.launch
 import fda_tf.processes.environment
 from experiments import (
     config,
-    datasets,
     provenance,
     results,
     show,
-    summary,
+    store,
     table,
-)
-from experiments.algorithms import ALGORITHMS
+    training,
+)  # fmt: skip
 from experiments.config import Settings
-from experiments.tasks import TASKS
 
 # What is said in a line: what the user can mend, or a worker that was lost.
 ERRORS = (
@@ -83,17 +80,17 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
             f"{process_group.count}; let them agree"
         )
     if process_group is None or process_group.is_chief:
-        _check_writable(flags["results_dir"], flags["summary"])
-    done = summary.read(flags["summary"])
+        results.check_outputs(flags["results_dir"], flags["summary"])
     # Workers must agree on what to run, and not all may see the file: only
     # who starts them leaves runs out.
-    skips = {} if flags["overwrite"] or process_group else done
-    todo = [run for run in runs if run.run_id not in skips]
+    kept = store.Runs(flags["summary"])
+    done = {} if flags["overwrite"] or process_group else kept.by_id()
+    todo = [run for run in runs if run.run_id not in done]
     finished = {run.run_id: done[run.run_id] for run in runs if run not in todo}
-    job = _Job(flags, process_group)
+    job = _Job(flags, process_group, kept)
     if todo and starts_cluster:
-        names = ",".join(run.algorithm for run in todo)
-        return _launch([*command, f"--algorithm={names}"], runs, finished, job)
+        texts = ",".join(run.text for run in todo)
+        return _launch([*command, f"--algorithm={texts}"], runs, finished, job)
     try:
         with show.progress(todo, job.chief) as progress:
             for run in todo:
@@ -106,14 +103,6 @@ def main(flags: Mapping[str, Any], command: Sequence[str]) -> int:
         if job.chief:
             _report(runs, finished, flags)
     return 0
-
-
-def _check_writable(results_dir: str, summary_csv: str | None) -> None:
-    folder = pathlib.Path(results_dir)
-    results.check_writable("results_dir", results_dir, folder)
-    if summary_csv:
-        folder = pathlib.Path(summary_csv).parent
-        results.check_writable("summary", summary_csv, folder)
 
 
 def _launch(
@@ -153,11 +142,7 @@ def _report(
 def steps_at_most(settings: Settings, samples: int) -> int:
     """In-parallel steps: those of all epochs, or --steps if that is fewer.
 
-    Epoch e ends after step ceil(e n / (B K)).
-
-    Args:
-        settings: of the run.
-        samples: n, training samples of all workers together.
+    Epoch e ends after step ceil(e n / (B K)), n being the samples.
     """
     together = settings.batch_size * settings.workers
     steps = -(-settings.epochs * samples // together)
@@ -165,7 +150,7 @@ def steps_at_most(settings: Settings, samples: int) -> int:
 
 
 def _home(backend: str) -> Any:
-    """Sets TensorFlow up; returns replicas if this is a cluster's worker."""
+    """Sets TensorFlow up; returns the processes if this is a worker's."""
     # Each run traces its own loop, which TensorFlow takes for an accident.
     tf.get_logger().setLevel("ERROR")
     described = fda_tf.processes.environment.describes_job()
@@ -183,7 +168,7 @@ def _home(backend: str) -> Any:
         # fda_tf.simulate trains one worker on each core at a time. With one
         # thread for each of them, two cores do 680 steps of LeNet-5 a second
         # with TensorFlow's own kernels, and 490 with XLA's.
-        tf.config.threading.set_intra_op_parallelism_threads(1)
+        training.one_thread()
     except RuntimeError:
         logging.info("TensorFlow is running already: its threads stay.")
     return None
@@ -192,29 +177,19 @@ def _home(backend: str) -> Any:
 class _Job:
     """The data of all runs, cut in pieces, and where they are trained."""
 
-    def __init__(self, flags: Mapping[str, Any], process_group: Any):
-        self.flags, self.process_group = flags, process_group
+    def __init__(
+        self, flags: Mapping[str, Any], process_group: Any, kept: store.Runs
+    ):
+        self.flags, self.process_group, self.kept = flags, process_group, kept
         self.chief = process_group is None or process_group.is_chief
-        self.task = TASKS[flags["task"]]
-        data = datasets.load(
-            self.task.dataset, flags["data_dir"], self.task.classes
+        self.data = training.load(
+            *(flags[n] for n in ("task", "workers", "seed", "split")),
+            data_dir=flags["data_dir"],
         )
-        x, x_test = self.task.inputs(data.x_train, data.x_test)
-        y, self.test = data.y_train, (x_test, data.y_test)
-        pieces = fda_tf.partition.split(
-            flags["split"] or self.task.split,
-            y,
-            flags["workers"],
-            flags["seed"],
-            data.clients,
-        )
-        self.shards = [(x[piece], y[piece]) for piece in pieces]
-        self.samples, self.source = len(y), data.source
 
     def train(self, settings: Settings, progress: show.Progress) -> dict:
         """Trains one run, writes its files, returns its summary."""
-        row = ALGORITHMS[settings.algorithm]
-        limit = steps_at_most(settings, self.samples)
+        limit = steps_at_most(settings, self.data.samples)
         progress.start(settings, limit)
         with self._folder(settings) as folder:
 
@@ -226,13 +201,7 @@ class _Job:
 
             history = self._run(
                 settings,
-                functools.partial(row.local_optimizer, settings),
-                algorithm=row.of_run(settings),
                 steps=limit,
-                batch_size=settings.batch_size,
-                sampling=settings.sampling,
-                seed=settings.seed,
-                validation_data=self.test,
                 on_evaluation=on_evaluation,
                 on_progress=progress.update,
                 on_synchronisation=folder.synchronisation,
@@ -243,38 +212,31 @@ class _Job:
                 worker_steps_per_second=history.worker_steps_per_second,
                 seconds=history.seconds,
             )
-            folder.course(history.variance, history.theta)
-            folder.finish(values)
-        if self.chief and self.flags["summary"]:
-            summary.append(self.flags["summary"], settings, values)
+            folder.finish(values, history.variance, history.theta)
+        if self.chief and self.kept.path:
+            self.kept.add(store.row_of(settings, values))
         progress.finish(values)
         return values
 
-    def _run(self, settings: Settings, optimizer: Any, **options: Any) -> Any:
-        def build():
-            return self.task.build(settings.seed, optimizer, settings.weights)
-
+    def _run(self, settings: Settings, **options: Any) -> Any:
         if self.process_group is None:
-            return fda_tf.simulate(build, self.shards, **options)
-        shard = self.shards[self.process_group.index]
-        return fda_tf.train(
-            build(), shard, process_group=self.process_group, **options
+            return training.simulate(settings, self.data, **options)
+        return training.train(
+            settings, self.data, self.process_group, **options
         )
 
     def _folder(self, settings: Settings) -> results.RunFolder:
         """The run's files; workers other than the chief write none."""
-        if not self.chief:
-            return results.NoFolder()
+        path = pathlib.Path(self.flags["results_dir"]) / settings.run_id
         return results.RunFolder(
-            self.flags["results_dir"],
-            settings.run_id,
+            path if self.chief else None,
             {
                 **self.flags,
                 **dataclasses.asdict(settings),
                 "run_id": settings.run_id,
-                "data": self.source,
-                "train_samples": self.samples,
-                "test_samples": len(self.test[0]),
+                "data": self.data.source,
+                "train_samples": self.data.samples,
+                "test_samples": len(self.data.test[0]),
                 **provenance.about(),
             },
         )

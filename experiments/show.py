@@ -11,14 +11,22 @@ from typing import Any
 
 from rich import box, console, live, progress_bar, table
 
-from experiments import results
+from experiments import config, results
 from experiments.config import Settings
 
 PLAIN_SECONDS = 5.0  # between two plain lines
 
 
 class Progress:
-    """Says nothing: for the workers of a cluster that are not its chief."""
+    """Says nothing: for the workers of a cluster that are not its chief.
+
+    `start` is called as a run begins, which takes so many steps at most;
+    `update` with the library's rows of evaluations and of progress; `finish`
+    with its summary.
+    """
+
+    def __init__(self, runs: Sequence[Settings] = ()):
+        self._names = dict(zip(runs, config.names(runs), strict=True))
 
     def __enter__(self) -> "Progress":
         return self
@@ -27,24 +35,25 @@ class Progress:
         pass
 
     def start(self, settings: Settings, steps: int) -> None:
-        """A run begins; it takes so many steps at most."""
+        pass
 
     def update(self, row: Mapping[str, Any]) -> None:
-        """The library's row of an evaluation or of progress."""
+        pass
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """The run is over."""
+        pass
 
 
 class PlainProgress(Progress):
     """A line when a run begins, when it ends, and now and then between."""
 
-    def __init__(self, screen: console.Console):
-        self._screen, self._name, self._next = screen, "", 0.0
+    def __init__(self, screen: console.Console, runs: Sequence[Settings]):
+        super().__init__(runs)
+        self._screen, self._run, self._next = screen, runs[0], 0.0
         self._row: dict[str, Any] = {}
 
     def start(self, settings, steps):
-        self._name, self._row = settings.algorithm, {}
+        self._run, self._row = settings, {}
         self._next = time.monotonic() + PLAIN_SECONDS
         self._say(f"up to {steps} steps; the first are compiled now")
 
@@ -59,11 +68,12 @@ class PlainProgress(Progress):
         self._say(f"{ends} after {summary['seconds']:.0f} s; {self._state()}")
 
     def _state(self) -> str:
-        cells = zip(_HEADINGS, _cells(self._name, self._row), strict=True)
-        return ", ".join(f"{name} {cell}" for name, cell in cells if cell)
+        cells = _cells(self._run.algorithm, self._row)
+        found = zip(_HEADINGS, cells, strict=True)
+        return ", ".join(f"{name} {cell}" for name, cell in found if cell)
 
     def _say(self, text: str) -> None:
-        line = f"{self._name}: {text}"
+        line = f"{self._names[self._run]}: {text}"
         self._screen.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
@@ -71,14 +81,11 @@ class LiveProgress(Progress):
     """A table that is drawn again and again: a line and a bar per run."""
 
     def __init__(self, screen: console.Console, runs: Sequence[Settings]):
-        self._runs = runs
+        super().__init__(runs)
         self._rows: list[dict[str, Any]] = [{} for _ in runs]
         self._bars = [
             progress_bar.ProgressBar(
-                total=1,
-                width=10,
-                complete_style="blue",
-                finished_style="green",
+                total=1, width=10, complete_style="blue", finished_style="green"
             )
             for _ in runs
         ]
@@ -115,11 +122,11 @@ class LiveProgress(Progress):
             shown.add_column(
                 heading, justify="right", no_wrap=True, min_width=width
             )
-        for i, run in enumerate(self._runs):
+        for i, (run, name) in enumerate(self._names.items()):
             cells = _cells(run.algorithm, self._rows[i])
             if i == self._now and not self._rows[i]:
                 cells[1] = "compiling"
-            shown.add_row(run.algorithm, self._bars[i], *cells)
+            shown.add_row(name, self._bars[i], *cells)
         return shown
 
 
@@ -147,18 +154,12 @@ def _cells(algorithm: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def progress(runs: Sequence[Settings], chief: bool) -> Progress:
-    """The view that fits: none, plain lines, or a live table.
-
-    Args:
-        runs: those that will be trained, in order.
-        chief: whether this process is the one that speaks.
-    """
+    """The view that fits: none, plain lines, or a live table."""
     if not chief or not runs:
         return Progress()
     screen = console.Console()
-    if screen.is_terminal:
-        return LiveProgress(screen, runs)
-    return PlainProgress(screen)
+    kind = LiveProgress if screen.is_terminal else PlainProgress
+    return kind(screen, runs)
 
 
 def restore_cursor() -> None:

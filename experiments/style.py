@@ -55,7 +55,22 @@ LOOKS = {
     "diloco": Look("DiLoCo", _OTHER, "*"),
     "exact": Look("ExactFDA", _OTHER, "p"),
     "max": Look("MaxFDA", _OTHER, "h"),
+    "qsr": Look("QSR", _OTHER, "1"),
+    "adacomm": Look("AdaComm", _OTHER, "2"),
+    "post_local": Look("Post-local SGD", _OTHER, "3"),
 }
+
+
+def name_of(text: str, algorithm: str) -> str:
+    """An algorithm's text with the name that pictures have for it.
+
+    Example:
+        >>> name_of("linear:theta=auto", "linear")
+        'LinearFDA, theta=auto'
+    """
+    more = text.removeprefix(algorithm).split(":", 1)[1:]
+    return ", ".join([LOOKS[algorithm].name, *more])
+
 
 # Tell apart the lines of one colour.
 _DASHES = ("-", (0, (5, 1.6)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))

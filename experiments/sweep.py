@@ -4,8 +4,8 @@ Each run is a process of `experiments.run`, whose flags may be given here too
 and are passed on; what the command line gives goes before what a preset says.
 Runs that are finished are skipped and failed ones tried once more, so that a
 sweep that was killed goes on when it is started again. RESULTS_DIR has a
-folder for each run, with its run.log, and results.csv. --summary=FILE keeps
-the rows in one small CSV, too, and skips what has its row there.
+folder for each run, with its run.log, and results.jsonl. --summary=FILE keeps
+the rows in one small file, too, and skips what has its row there.
 
   python -m experiments.sweep --preset=lenet5_iid
   python -m experiments.sweep --preset=lenet5_iid --workers=5 --seed=0
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print(
             "Stopped; the same command goes on with the runs that are not "
-            f"finished. Those that are: {FLAGS.results_dir}/results.csv",
+            f"finished. Those that are: {FLAGS.results_dir}/results.jsonl",
             file=sys.stderr,
         )
         return 130
@@ -79,9 +79,9 @@ def _stop(*_) -> None:
 
 
 def _sweep() -> int:
-    from experiments import grid, job_array, pool, results, summary
+    from experiments import grid, job_array, pool, results, store
 
-    given = {flag.name: flag for flag in FLAGS.get_flags_for_module(run)}
+    given = run.own_flags()
     if given["overwrite"].present:
         raise ValueError(
             "--overwrite is not for a sweep, which skips what is finished; "
@@ -96,12 +96,9 @@ def _sweep() -> int:
     varied = grid.parse(FLAGS.grid or "")
     runs = grid.runs([each | varied for each in grids], given)
     folder = pathlib.Path(FLAGS.results_dir)
-    results.check_writable("results_dir", FLAGS.results_dir, folder)
-    if FLAGS.summary:
-        where = pathlib.Path(FLAGS.summary).parent
-        results.check_writable("summary", FLAGS.summary, where)
+    results.check_outputs(FLAGS.results_dir, FLAGS.summary)
     if FLAGS.slurm:
-        rows = summary.read(FLAGS.summary)
+        rows = store.Runs(FLAGS.summary).by_id()
         runs = [run for run in runs if run.settings.run_id not in rows]
         return job_array.write(
             FLAGS.slurm, runs, FLAGS.results_dir, FLAGS.summary
@@ -112,7 +109,7 @@ def _sweep() -> int:
     for name in failed:
         print(f"Failed twice: {folder / name}/run.log", file=sys.stderr)
     print(f"{len(runs) - len(failed)} of {len(runs)} runs are finished")
-    print(f"results: {folder / 'results.csv'}")
+    print(f"results: {folder / 'results.jsonl'}")
     return 1 if failed else 0
 
 

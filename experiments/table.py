@@ -16,13 +16,7 @@ Runs = Sequence[tuple[Settings, Mapping[str, Any]]]
 
 
 def report(runs: Runs, results_dir: str, with_picture: bool = True) -> None:
-    """Prints what it took to pass the target, and where the results are.
-
-    Args:
-        runs: settings and summary of each run.
-        results_dir: has their folders; gets the picture.
-        with_picture: whether to draw one.
-    """
+    """Prints what it took to pass the target, and where the results are."""
     screen = console.Console()
     folder, settings = pathlib.Path(results_dir), runs[0][0]
     parts = [
@@ -58,9 +52,11 @@ def draw(runs: Runs, folder: pathlib.Path) -> pathlib.Path | None:
         picture.Curve(
             run.algorithm,
             results.read_metrics(folder / run.run_id),
-            f"{style.LOOKS[run.algorithm].name}\n{text}",
+            f"{style.name_of(name, run.algorithm)}\n{text}",
         )
-        for (run, _), text in zip(runs, sent(runs), strict=True)
+        for (run, _), name, text in zip(
+            runs, _names(runs), sent(runs), strict=True
+        )
     ]
     if not any(len(curve.points()) for curve in curves):
         return None
@@ -80,26 +76,27 @@ def picture_name(runs: Sequence[Settings]) -> str:
 
 
 def summary_table(runs: Runs) -> rich_table.Table:
-    """A line per run: what it took to pass the target, or all that it took.
-
-    Args:
-        runs: settings and summary of each run.
-    """
+    """A line per run: what it took to pass the target, or all that it took."""
     shown = rich_table.Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0))
     shown.add_column("algorithm", no_wrap=True)
     for heading in ("accuracy", "steps", "syncs"):
         shown.add_column(heading, justify="right", no_wrap=True)
     shown.add_column("sent", no_wrap=True)
-    for (run, summary), text in zip(runs, sent(runs), strict=True):
+    rows = zip(runs, _names(runs), sent(runs), strict=True)
+    for (_, summary), name, text in rows:
         end = "_to_target" if summary["reached"] else ""
         shown.add_row(
-            run.algorithm,
+            name,
             f"{summary['best_accuracy']:.4f}",
             str(summary[f"steps{end}"]),
             str(summary[f"syncs{end}"]),
             text,
         )
     return shown
+
+
+def _names(runs: Runs) -> list[str]:
+    return config.names(run for run, _ in runs)
 
 
 def _title(settings: Settings) -> str:

@@ -1,20 +1,15 @@
 """What can be trained: a model, its data and how the paper trained it.
 
 A task is one row of `TASKS`. To add one, write the function that builds the
-model in models.py and add the row; the command line, RUN_ID and the tests read
-the table.
+model in models.py and add the row; the command line, its help, RUN_ID and the
+tests read the table. Importing it loads no TensorFlow.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from typing import Any
 
-import keras
 import numpy as np
-
-from experiments import models
-
-Optimizer = keras.optimizers.Optimizer
 
 # As Keras' `preprocess_input(mode="torch")`: mean and deviation of the colours.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -31,72 +26,50 @@ def standard(images: np.ndarray) -> np.ndarray:
     return (unit(images) - _MEAN) / _DEVIATION
 
 
-def adam(learning_rate: float) -> Optimizer:
-    """The local optimizer of the paper's CNNs."""
-    return keras.optimizers.Adam(learning_rate, epsilon=1e-7)
-
-
-def nesterov(learning_rate: float) -> Optimizer:
-    """The local optimizer of the paper's DenseNets."""
-    return keras.optimizers.SGD(learning_rate, momentum=0.9, nesterov=True)
-
-
-def adamw(learning_rate: float) -> Optimizer:
-    """The local optimizer of the paper's ConvNeXtLarge."""
-    return keras.optimizers.AdamW(learning_rate, weight_decay=1e-8)
+# The local optimizers of the paper: a class of Keras, and its options.
+_OPTIMIZERS = {
+    "adam": ("Adam", {"epsilon": 1e-7}),  # CNNs
+    "nesterov": ("SGD", {"momentum": 0.9, "nesterov": True}),  # DenseNets
+    "adamw": ("AdamW", {"weight_decay": 1e-8}),  # ConvNeXtLarge
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A model with its data.
+    """A model with its data; each default is that of the flag of its name."""
 
-    Attributes:
-        name: what --task says.
-        title: what tables and pictures say.
-        dataset: what `experiments.datasets.load` is asked for.
-        model: () -> keras.Model, not compiled; weights -> it with `weights`.
-        input_shape: shape of one sample as the model takes it.
-        classes: labels are integers from 0 to classes - 1.
-        theta: variance threshold (squared norm of weights) without --theta.
-        target_accuracy: test accuracy to pass, from 0 to 1.
-        epochs: passes over all training data at most.
-        batch_size: samples per worker and step.
-        learning_rate: of the local optimizer.
-        local: learning rate -> the local optimizer.
-        scale: float32 images of 0 to 255 -> what the model takes.
-        weights: what it begins with, without --weights; None: no choice.
-        statistics: what those of BatchNorm do at a synchronisation, without
-            --statistics: "average" or "local"; None: it has none.
-        split: how `fda_tf.partition.split` is to deal the data.
-        parameters: d, trainable weights.
-        words: of texts, the size of the vocabulary; 0 for images.
-    """
-
-    name: str
-    title: str
-    dataset: str
-    model: Callable[..., keras.Model]
-    input_shape: tuple[int, ...]
-    classes: int
-    parameters: int
+    name: str  # what --task says
+    title: str  # what tables and pictures say
+    dataset: str  # what `experiments.datasets.load` is asked for
+    net: tuple  # a function of models.py, and its arguments
+    input_shape: tuple[int, ...]  # of one sample as the model takes it
+    classes: int  # labels are integers from 0 to classes - 1
+    parameters: int  # d, trainable weights
     theta: float
     target_accuracy: float
     epochs: int
     batch_size: int = 32
     learning_rate: float = 1e-3
-    local: Callable[[float], Optimizer] = adam
-    scale: Callable[[np.ndarray], np.ndarray] = unit
-    weights: str | None = None
-    statistics: str | None = None
+    local: str = "adam"  # of `_OPTIMIZERS`
+    scale: Callable[[np.ndarray], np.ndarray] = unit  # float32 of 0 to 255
+    weights: str | None = None  # None: no choice
+    statistics: str | None = None  # None: the model has no BatchNorm
     split: str = "iid"
-    words: int = 0
+    words: int = 0  # of texts, the size of the vocabulary
+
+    def model(self, *weights: str) -> Any:
+        """The model, not compiled; with the weights of that name, if any."""
+        from experiments import models
+
+        name, *arguments = self.net
+        return getattr(models, name)(*arguments, *weights)
 
     def build(
         self,
         seed: int,
-        optimizer: Callable[[], Optimizer] | None = None,
+        optimizer: Callable[[], Any] | None = None,
         weights: str | None = None,
-    ) -> keras.Model:
+    ) -> Any:
         """The compiled model; equal seeds give equal first weights.
 
         Args:
@@ -107,6 +80,8 @@ class Task:
         Returns:
             A compiled keras.Model that reports loss and accuracy.
         """
+        import keras
+
         keras.utils.set_random_seed(seed)
         weights = weights or self.weights
         model = self.model(weights) if self.weights else self.model()
@@ -120,9 +95,13 @@ class Task:
         )
         return model
 
-    def optimizer(self, learning_rate: float | None = None) -> Optimizer:
+    def optimizer(self, learning_rate: float | None = None) -> Any:
         """The task's local optimizer, at this or the task's own rate."""
-        return self.local(learning_rate or self.learning_rate)
+        import keras
+
+        kind, options = _OPTIMIZERS[self.local]
+        rate = learning_rate or self.learning_rate
+        return getattr(keras.optimizers, kind)(rate, **options)
 
     def inputs(
         self, train: np.ndarray, test: np.ndarray
@@ -152,6 +131,8 @@ class Task:
                     f"{texts.shape} from the data set {self.dataset!r}; choose "
                     "another --task or --data_dir."
                 )
+        import keras
+
         vectorize = keras.layers.TextVectorization(
             self.words, output_sequence_length=self.input_shape[0]
         )
@@ -161,13 +142,7 @@ class Task:
         )
 
     def scaled(self, images: np.ndarray) -> np.ndarray:
-        """Images as the model takes them.
-
-        Args:
-            images: uint8 [n, height, width] or [n, height, width, channels].
-
-        Returns:
-            float32 [n, *input_shape], as `scale` makes them.
+        """Images uint8 [n, height, width(, channels)] as the model takes them.
 
         Raises:
             ValueError: another type, or a shape that is not the task's.
@@ -185,72 +160,63 @@ class Task:
 
 _MNIST = {"input_shape": (28, 28, 1), "classes": 10}
 _CIFAR10 = {"input_shape": (32, 32, 3), "classes": 10}
-_LENET5 = {**_MNIST, "parameters": 61_706}
+_LENET5 = {**_MNIST, "net": ("lenet5",), "parameters": 61_706, "epochs": 60}
 _DENSENET = {
-    **_CIFAR10, "epochs": 200, "learning_rate": 0.1, "local": nesterov,
-    "scale": standard, "statistics": "local",
+    **_CIFAR10, "epochs": 200, "learning_rate": 0.1, "local": "nesterov",
+    "scale": standard, "statistics": "local", "target_accuracy": 0.78,
 }  # fmt: skip
+_SMALL = {"theta": 2.0, "epochs": 20, "learning_rate": 2e-3}
 
 TASKS = {
     task.name: task
     for task in (
         Task(
             "lenet5_mnist5000", "LeNet-5 on 5,000 MNIST images", "mnist5000",
-            models.lenet5, **_LENET5,
-            theta=3.0, target_accuracy=0.95, epochs=60, learning_rate=2e-3,
+            **_LENET5, theta=3.0, target_accuracy=0.95, learning_rate=2e-3,
         ),
         Task(
             "lenet5_mnist", "LeNet-5 on MNIST", "mnist",
-            models.lenet5, **_LENET5,
-            theta=1.5, target_accuracy=0.98, epochs=60,
+            **_LENET5, theta=1.5, target_accuracy=0.98,
         ),
         Task(
-            "vgg16star_mnist", "VGG16* on MNIST", "mnist",
-            models.vgg16star, **_MNIST, parameters=2_592_202,
+            "vgg16star_mnist", "VGG16* on MNIST", "mnist", ("vgg16star",),
+            **_MNIST, parameters=2_592_202,
             theta=50.0, target_accuracy=0.994, epochs=100,
         ),
         Task(
             "densenet121_cifar10", "DenseNet121 on CIFAR-10", "cifar10",
-            functools.partial(models.densenet, 121), **_DENSENET,
-            parameters=6_964_106, theta=300.0, target_accuracy=0.78,
+            ("densenet", 121), **_DENSENET, parameters=6_964_106, theta=300.0,
         ),
         Task(
             "densenet201_cifar10", "DenseNet201 on CIFAR-10", "cifar10",
-            functools.partial(models.densenet, 201), **_DENSENET,
-            parameters=18_112_138, theta=600.0, target_accuracy=0.78,
+            ("densenet", 201), **_DENSENET, parameters=18_112_138, theta=600.0,
         ),
         Task(
             "convnext_large_cifar100", "ConvNeXtLarge on CIFAR-100", "cifar100",
-            models.convnext_large, input_shape=(32, 32, 3), classes=100,
+            ("convnext_large",), input_shape=(32, 32, 3), classes=100,
             parameters=197_068_580, theta=50.0, target_accuracy=0.76,
-            epochs=35, learning_rate=5e-5, local=adamw, scale=np.asarray,
+            epochs=35, learning_rate=5e-5, local="adamw", scale=np.asarray,
             weights="imagenet",
         ),
         Task(
             "cnn_fashion", "A small CNN on Fashion-MNIST", "fashion_mnist",
-            lambda: models.small_cnn((28, 28, 1), 10), **_MNIST,
-            parameters=27_562,
-            theta=2.0, target_accuracy=0.87, epochs=20, learning_rate=2e-3,
+            ("small_cnn", (28, 28, 1), 10), **_MNIST, **_SMALL,
+            parameters=27_562, target_accuracy=0.87,
         ),
         Task(
             "cnn_cifar10", "A small CNN on 20,000 images of CIFAR-10",
-            "cifar10_20k", lambda: models.small_cnn((32, 32, 3), 10),
-            **_CIFAR10, parameters=38_970,
-            theta=2.0, target_accuracy=0.50, epochs=20, learning_rate=2e-3,
+            "cifar10_20k", ("small_cnn", (32, 32, 3), 10), **_CIFAR10, **_SMALL,
+            parameters=38_970, target_accuracy=0.50,
         ),
         Task(
             "cnn_femnist", "A small CNN on FEMNIST, by writer", "femnist100",
-            lambda: models.small_cnn((28, 28, 1), 62), input_shape=(28, 28, 1),
-            classes=62, parameters=30_942,
-            theta=2.0, target_accuracy=0.70, epochs=20, learning_rate=2e-3,
-            split="natural",
+            ("small_cnn", (28, 28, 1), 62), (28, 28, 1), 62, **_SMALL,
+            parameters=30_942, target_accuracy=0.70, split="natural",
         ),
         Task(
             "text_sst2", "A small text CNN on SST-2", "sst2",
-            lambda: models.text_cnn(4000, 40), input_shape=(40,), classes=2,
-            parameters=131_170,
-            theta=2.0, target_accuracy=0.78, epochs=20, learning_rate=2e-3,
-            words=4000,
+            ("text_cnn", 4000, 40), (40,), 2, **_SMALL,
+            parameters=131_170, target_accuracy=0.78, words=4000,
         ),
     )
 }  # fmt: skip

@@ -53,7 +53,7 @@ def finished(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("results")
     code = command(
         *SMALL, "--nostop", f"--data_dir={data}", f"--results_dir={folder}",
-        f"--summary={folder}/summary.csv",
+        f"--summary={folder}/summary.jsonl",
     )  # fmt: skip
     assert code == 0
     return folder

@@ -12,43 +12,43 @@ Without --data_dir it takes the 5,000 images that ship with the project.
 
 import sys
 
-from absl import app, flags
+import numpy as np
 
+from experiments import config, results, training
 from experiments.bench import measured
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("theta", ["0.5", "1.5", "5"], "Thresholds.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of weights and batches.")
-flags.DEFINE_integer("workers", 5, "K.")
-flags.DEFINE_integer("steps", 1500, "In-parallel steps of a run.")
-flags.DEFINE_string("data_dir", None, "Folder with mnist.npz.")
-
+TASK = "lenet5_mnist"
 COLUMNS = (
-    "theta",
-    "seed",
-    "syncs",
-    "same_syncs",
-    "same_weights",
-    "state_bytes_plain",
-    "state_bytes_cascade",
-    "times_fewer",
-    "state_share_plain",
+    "theta", "seed", "syncs", "same_syncs", "same_weights", "state_bytes_plain",
+    "state_bytes_cascade", "times_fewer", "state_share_plain",
     "state_share_cascade",
-)
+)  # fmt: skip
 
 
-def measure(theta: float, seed: int, data) -> dict:
+def measure(
+    theta: str, seed: int, workers: int, steps: int, data: training.Data
+) -> dict:
     """Returns the row of one threshold and seed."""
-    import numpy as np
-
-    plain, cascade = (_run(theta, seed, data, c) for c in (False, True))
+    plain, cascade = (
+        training.simulate(
+            config.settings(
+                f"sketch:theta={theta}:cascade={cascade}",
+                **{"task": TASK, "seed": seed, "workers": workers},
+                steps=steps,
+            ),
+            data,
+            evaluate_every=steps,
+        )
+        for cascade in (False, True)
+    )
     a, b = plain.rows[-1], cascade.rows[-1]
     weights = zip(
         plain.model.get_weights(), cascade.model.get_weights(), strict=True
     )
     syncs = [[s.step for s in run.syncs] for run in (plain, cascade)]
+    shares = [r["state_bytes"] / results.sent_bytes(r) for r in (a, b)]
     return {
-        "theta": theta,
+        "theta": float(theta),
         "seed": seed,
         "syncs": a["syncs"],
         "same_syncs": syncs[0] == syncs[1],
@@ -56,61 +56,34 @@ def measure(theta: float, seed: int, data) -> dict:
         "state_bytes_plain": a["state_bytes"],
         "state_bytes_cascade": b["state_bytes"],
         "times_fewer": round(a["state_bytes"] / b["state_bytes"], 2),
-        "state_share_plain": _share(a),
-        "state_share_cascade": _share(b),
+        "state_share_plain": round(shares[0], 3),
+        "state_share_cascade": round(shares[1], 3),
     }
 
 
-def _share(row: dict) -> float:
-    """Returns the states' share of all bytes sent."""
-    total = row["state_bytes"] + row["model_bytes"]
-    return round(row["state_bytes"] / total, 3)
-
-
-def _run(theta: float, seed: int, data, cascade: bool):
-    import fda_tf
-    from experiments.tasks import TASKS
-
-    x = data.x_train[..., None] / 255.0
-    pieces = fda_tf.partition.split("iid", data.y_train, FLAGS.workers)
-    monitor = fda_tf.monitors.SketchMonitor(cascade=cascade)
-
-    def build():
-        model = TASKS["lenet5_mnist"].build(seed)
-        model.jit_compile = False
-        return model
-
-    return fda_tf.simulate(
-        build,
-        [(x[i].astype("float32"), data.y_train[i]) for i in pieces],
-        fda_tf.VarianceThreshold(theta, monitor),
-        steps=FLAGS.steps,
-        seed=seed,
-        evaluate_every=FLAGS.steps,
-    )
-
-
-def main(_) -> None:
+def main(options) -> None:
     """Prints a table of all runs, then all rows as JSON."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    from experiments import datasets
-
-    name = "mnist" if FLAGS.data_dir else "mnist5000"
-    data = datasets.load(name, FLAGS.data_dir)
+    training.one_thread()
+    name = "mnist" if options.data_dir else "mnist5000"
+    data = training.load(
+        TASK, options.workers, data_dir=options.data_dir, dataset=name
+    )
     rows = []
-    for theta in map(float, FLAGS.theta):
-        for seed in map(int, FLAGS.seeds):
-            rows.append(measure(theta, seed, data))
+    for theta in options.theta:
+        for seed in map(int, options.seeds):
+            rows.append(
+                measure(theta, seed, options.workers, options.steps, data)
+            )
             print(rows[-1], file=sys.stderr, flush=True)
-    settings = {
-        "workers": FLAGS.workers,
-        "steps": FLAGS.steps,
-        "dataset": name,
-    }
-    measured.show(rows, COLUMNS, settings)
+    measured.show(rows, COLUMNS, options, dataset=name)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    measured.command(
+        main,
+        theta=(["0.5", "1.5", "5"], "Thresholds."),
+        seeds=(["0", "1", "2"], "Seeds of weights and batches."),
+        workers=(5, "K."),
+        steps=(1500, "In-parallel steps of a run."),
+        data_dir=(str, "Folder with mnist.npz."),
+    )

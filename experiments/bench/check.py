@@ -18,11 +18,8 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping
 
-from absl import app, flags
-
-from experiments.bench import measured, processes
-
-FLAGS = flags.FLAGS
+from experiments import processes, provenance
+from experiments.bench import measured
 
 FIGURES = pathlib.Path(__file__).with_name("figures.json")
 WARN, FAIL = 1.5, 3.0
@@ -32,18 +29,16 @@ import json, time
 start = time.perf_counter()
 import tensorflow
 between = time.perf_counter()
-import fda_tf
+import fda_tf; [getattr(fda_tf, name) for name in fda_tf.__all__]
 end = time.perf_counter()
-print(json.dumps({"ratio": (end - between) / (between - start)}))
+print(json.dumps((end - between) / (between - start)))
 """
 
 
 def imports(quick: bool) -> dict[str, float]:
     """Importing fda_tf, after TensorFlow, over importing that."""
     command = [sys.executable, "-c", _IMPORTS]
-    ratios = [
-        processes.run(command)[0]["ratio"] for _ in range(2 if quick else 7)
-    ]
+    ratios = [processes.run(command)[0] for _ in range(2 if quick else 7)]
     return {"importing fda_tf/TensorFlow": statistics.median(ratios)}
 
 
@@ -89,14 +84,17 @@ def simulation(quick: bool) -> dict[str, float]:
 def checks(quick: bool) -> dict[str, float]:
     """What a check adds to a step, over the step, 2 processes."""
     flagged = ["--pairs=15", "--steps=100"]
-    kinds = ["linear", "sketch, cascade"]
+    kinds = ["linear", "sketch"]
     if quick:
         flagged = ["--pairs=5", "--steps=60"]
     else:
-        kinds += ["naive", "sketch, whole", "sketch, cascade, every 16"]
-    flagged += [f"--only={kind}" for kind in kinds]
+        kinds += ["naive", "sketch:cascade=False", "sketch:check_every=16"]
+    flagged += [f"--only={kind}:theta=1e30" for kind in kinds]
     return {
-        f"a check, {row['kind']}/local step": row["ratio"] - 1
+        f"a check, {row['kind'].removesuffix(':theta=1e30')}/local step": row[
+            "ratio"
+        ]
+        - 1
         for row in processes.result("overhead", *flagged)["rows"]
     }
 
@@ -153,15 +151,8 @@ def compare(
     for name, ratio in fresh.items():
         was = committed.get(name)
         times = ratio / was if was else None
-        rows.append(
-            {
-                "figure": name,
-                "ratio": ratio,
-                "committed": was,
-                "times": times,
-                "verdict": verdict(times),
-            }
-        )
+        row = (name, ratio, was, times, verdict(times))
+        rows.append(dict(zip(COLUMNS, row, strict=True)))
     return rows
 
 
@@ -180,44 +171,38 @@ def measure(
     return fresh
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Measures; prints the figures beside the committed ones, then JSON."""
-    names = measured.chosen("only", FLAGS.only, MEASUREMENTS)
-    form, kept = "quick" if FLAGS.quick else "full", {}
+    names = measured.chosen("only", options.only, MEASUREMENTS)
+    form, kept = "quick" if options.quick else "full", {}
     if FIGURES.exists():
         kept = json.loads(FIGURES.read_text(encoding="utf-8"))
     committed = kept.get(form, {})
-    if not committed and not FLAGS.update:
+    if not committed and not options.update:
         sys.exit(f"{FIGURES.name} has no {form} figures: --update writes them.")
-    if FLAGS.update:
-        runs = [measure(names, FLAGS.quick, {}) for _ in range(3)]
-        fresh = {
-            name: statistics.median(run[name] for run in runs)
-            for name in runs[0]
-        }
-    else:
-        fresh = measure(names, FLAGS.quick, committed)
-    rows = compare(fresh, committed)
-    if FLAGS.update:
+    if options.update:
+        runs = [measure(names, options.quick, {}) for _ in range(3)]
+        fresh = {n: statistics.median(run[n] for run in runs) for n in runs[0]}
         kept[form] = committed | {n: round(r, 4) for n, r in fresh.items()}
-        text = json.dumps(kept | {"machine": measured.machine()}, indent=1)
+        text = json.dumps(kept | {"machine": provenance.machine()}, indent=1)
         FIGURES.write_text(text + "\n", encoding="utf-8")
-    measured.show(rows, COLUMNS, {"quick": FLAGS.quick})
+    else:
+        fresh = measure(names, options.quick, committed)
+    rows = compare(fresh, committed)
+    measured.show(rows, COLUMNS, options)
     failed = [row["figure"] for row in rows if row["verdict"] == "FAILURE"]
-    if failed and not FLAGS.update:
+    if failed and not options.update:
         sys.exit(
             f"{', '.join(failed)}: more than {FAIL:g} times what is committed "
             f"in {FIGURES.name}. Mend it, or say why and run with --update."
         )
 
 
-def define_flags() -> None:
-    """Defines the flags: not on import, as others have the same names."""
-    flags.DEFINE_bool("quick", False, "Fewer figures and repeats.")
-    flags.DEFINE_bool("update", False, "Write figures.json.")
-    flags.DEFINE_multi_string("only", [], "A measurement; by default all.")
-
+FLAGS = {
+    "quick": (False, "Fewer figures and repeats."),
+    "update": (False, "Write figures.json."),
+    "only": ((), "A measurement; by default all."),
+}
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    measured.command(main, **FLAGS)

@@ -103,13 +103,7 @@ def check(job: Job, known: Mapping, monitor: str) -> float:
 
 
 def exchange(job: Job, known: Mapping, kind: str) -> float:
-    """Returns the seconds of what `experiments.bench.exchange` measures.
-
-    Args:
-      job: gives d, K and the cable.
-      known: the measured constants.
-      kind: of that benchmark's `KINDS`.
-    """
+    """Returns the seconds of what `experiments.bench.exchange` measures."""
     model = 4 * job.parameters
     exchanges = {
         "check, linear": ("linear", FLOATS["linear"] + 1),
@@ -125,13 +119,7 @@ def exchange(job: Job, known: Mapping, kind: str) -> float:
 
 
 def interval(parameters: float, known: Mapping, monitor: str) -> dict:
-    """Returns the published mean intervals of the model that is nearest in d.
-
-    Returns:
-      {"model", "least", "median", "most"}: steps between synchronisations;
-      and "steps", the median of the steps over Synchronous' to the target,
-      or None.
-    """
+    """Returns the published mean intervals of the model nearest in d."""
     near = min(
         known["intervals"],
         key=lambda row: abs(math.log(row["d"] / parameters)),
@@ -155,14 +143,6 @@ def epoch(
     sync_seconds: float = 0.0,
 ) -> dict:
     """Returns the seconds of an epoch and their parts.
-
-    Args:
-      job: gives the step's seconds.
-      steps: of an epoch, in parallel.
-      check_seconds: of a check.
-      every: steps from one check to the next.
-      round_steps: steps from one synchronisation to the next.
-      sync_seconds: of a synchronisation.
 
     Example:
       >>> job = Job(parameters=10, workers=4, step=2.0, rate=1.0)

@@ -10,11 +10,7 @@ what was measured and published. It says what it assumed.
 import math
 import sys
 
-from absl import app, flags
-
 from experiments.bench import costs, measured
-
-FLAGS = flags.FLAGS
 
 COLUMNS = (
     "method", "seconds", "times_synchronous", "steps_s", "checks_s", "syncs_s",
@@ -24,9 +20,6 @@ COLUMNS = (
 
 def problems(values: dict) -> list[str]:
     """Returns what is wrong with flags, in words.
-
-    Args:
-      values: name -> value; None where there is none.
 
     Example:
       >>> problems({"workers": 1, "mbit": 10.0, "latency_ms": 0.0})
@@ -61,16 +54,7 @@ def rows(
     every: int,
     lengths: dict,
 ) -> list[dict]:
-    """Returns what an epoch takes by each method.
-
-    Args:
-      job: the training job.
-      known: the measured constants.
-      steps: of an epoch, in parallel.
-      local_steps: H of local SGD.
-      every: steps from one check to the next.
-      lengths: monitor -> steps between synchronisations.
-    """
+    """Returns what an epoch takes by each method."""
     plain = costs.Job(**{**vars(job), "compression": "float32"})
     each = costs.synchronisation(plain, known)
     sync = costs.synchronisation(job, known)
@@ -115,14 +99,7 @@ def _state_bytes(job, known, monitor) -> float:
 
 
 def verdict(found: list[dict], every: int, more: float | None) -> str:
-    """Returns the answer in a few sentences.
-
-    Args:
-      found: what `rows` returned.
-      every: steps from one check to the next.
-      more: FDA's steps to the target over synchronous training's; None if
-        nobody has published them.
-    """
+    """Returns the answer in a few sentences."""
     times = {row["method"]: row["seconds"] for row in found}
     synchronous, local = (list(times.values())[i] for i in (0, 1))
     best = min(
@@ -169,14 +146,7 @@ def _of(gain: float) -> str:
 
 
 def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
-    """Returns what the answer rests on.
-
-    Args:
-      job: the training job.
-      known: the measured constants.
-      steps: of an epoch.
-      used: monitor -> (interval, where it is from).
-    """
+    """Returns what the answer rests on."""
     hops = 2 * (job.workers - 1)
     about, ring = known["machine"], known["collective"]
     lines = [
@@ -205,13 +175,7 @@ def assumptions(job: costs.Job, known: dict, steps: int, used: dict) -> str:
 
 
 def intervals(given: float | None, parameters: float, known: dict) -> dict:
-    """Returns monitor -> (steps between synchronisations, where from).
-
-    Args:
-      given: by the user, or None.
-      parameters: d, by which a published model is chosen.
-      known: the measured constants.
-    """
+    """Returns monitor -> (steps between synchronisations, where from)."""
     if given is not None:
         return dict.fromkeys(costs.FLOATS, (given, "as given"))
     found = {}
@@ -230,82 +194,61 @@ def intervals(given: float | None, parameters: float, known: dict) -> dict:
     return found
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Prints what was assumed, the answer, a table, and JSON."""
     names = (
         "parameters", "step_ms", "workers", "mbit", "latency_ms", "samples",
         "batch", "steps_per_epoch", "local_steps", "interval", "check_every",
         "memory_gb_s",
     )  # fmt: skip
-    values = {name: FLAGS[name].value for name in names}
-    wrong = problems(values)
+    wrong = problems({name: getattr(options, name) for name in names})
     if wrong:
         sys.exit("\n".join(wrong))
     known = costs.constants()
     job = costs.Job(
-        parameters=FLAGS.parameters,
-        workers=FLAGS.workers,
-        step=FLAGS.step_ms / 1e3,
-        rate=FLAGS.mbit * 1e6 / 8,
-        latency=FLAGS.latency_ms / 1e3,
-        compression=FLAGS.compression,
-        memory=FLAGS.memory_gb_s and FLAGS.memory_gb_s * 1e9,
+        parameters=options.parameters,
+        workers=options.workers,
+        step=options.step_ms / 1e3,
+        rate=options.mbit * 1e6 / 8,
+        latency=options.latency_ms / 1e3,
+        compression=options.compression,
+        memory=options.memory_gb_s and options.memory_gb_s * 1e9,
     )
-    steps = FLAGS.steps_per_epoch or math.ceil(
-        FLAGS.samples / (FLAGS.batch * FLAGS.workers)
+    steps = options.steps_per_epoch or math.ceil(
+        options.samples / (options.batch * options.workers)
     )
-    used = intervals(FLAGS.interval, FLAGS.parameters, known)
-    table = rows(
-        job,
-        known,
-        steps,
-        FLAGS.local_steps,
-        FLAGS.check_every,
-        {monitor: length for monitor, (length, _) in used.items()},
-    )
+    used = intervals(options.interval, options.parameters, known)
+    lengths = {monitor: length for monitor, (length, _) in used.items()}
+    every = options.check_every
+    table = rows(job, known, steps, options.local_steps, every, lengths)
     print(assumptions(job, known, steps, used))
-    near = costs.interval(FLAGS.parameters, known, "sketch")
-    print(f"\n{verdict(table, FLAGS.check_every, near['steps'])}\n")
-    about = {"steps": steps, "compression": FLAGS.compression} | values
-    measured.show(table, COLUMNS, about)
-
-
-def define_flags() -> None:
-    """Defines the flags: not on import, as others have the same names."""
-    flags.DEFINE_float("parameters", None, "d, of the model.", required=True)
-    flags.DEFINE_float(
-        "step_ms", None, "Milliseconds of a local step.", required=True
-    )
-    flags.DEFINE_integer("workers", None, "K.", required=True)
-    flags.DEFINE_float(
-        "mbit", None, "Mbit a second of each worker's cable.", required=True
-    )
-    flags.DEFINE_float(
-        "latency_ms", 0.1, "From one worker to the next, one way."
-    )
-    flags.DEFINE_integer("samples", 50_000, "Of all workers, in an epoch.")
-    flags.DEFINE_integer("batch", 32, "Samples of a worker's batch.")
-    flags.DEFINE_integer(
-        "steps_per_epoch", None, "Instead of samples and batch."
-    )
-    flags.DEFINE_integer("local_steps", 32, "H of local SGD.")
-    flags.DEFINE_float(
-        "interval",
-        None,
-        "FDA's mean interval between synchronisations, in steps; default: the "
-        "median of the published runs of the model nearest in size.",
-    )
-    flags.DEFINE_integer("check_every", 1, "Steps from one check to the next.")
-    flags.DEFINE_enum(
-        "compression", "float32", list(costs.BYTES), "Of local SGD and FDA."
-    )
-    flags.DEFINE_float(
-        "memory_gb_s",
-        None,
-        "Memory bandwidth of a worker, for monitors; default: that measured.",
-    )
+    near = costs.interval(options.parameters, known, "sketch")
+    print(f"\n{verdict(table, every, near['steps'])}\n")
+    measured.show(table, COLUMNS, options, steps=steps)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    measured.command(
+        main,
+        parameters=(float, "d, of the model.", "needed"),
+        step_ms=(float, "Milliseconds of a local step.", "needed"),
+        workers=(int, "K.", "needed"),
+        mbit=(float, "Mbit a second of each worker's cable.", "needed"),
+        latency_ms=(0.1, "From one worker to the next, one way."),
+        samples=(50_000, "Of all workers, in an epoch."),
+        batch=(32, "Samples of a worker's batch."),
+        steps_per_epoch=(int, "Instead of samples and batch."),
+        local_steps=(32, "H of local SGD."),
+        interval=(
+            float,
+            "FDA's mean interval between synchronisations, in steps; default: "
+            "the median of the published runs of the model nearest in size.",
+        ),
+        check_every=(1, "Steps from one check to the next."),
+        compression=("float32", "Of local SGD and FDA.", costs.BYTES),
+        memory_gb_s=(
+            float,
+            "Memory bandwidth of a worker, for monitors; default: that "
+            "measured.",
+        ),
+    )

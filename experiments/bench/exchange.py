@@ -16,24 +16,18 @@ the whole model, flat: what a synchronisation would cost if packing, averaging
 and unpacking were free. A block's time is that of its slowest worker.
 """
 
-import contextlib
-import json
-import sys
 import time
 
-from absl import app, flags
+from experiments import algorithms, config, processes, training
+from experiments.bench import costs, measured, netlab
 
-from experiments.bench import costs, measured, netlab, processes
-
-FLAGS = flags.FLAGS
-
-KINDS = (
-    "check, linear",
-    "check, sketch",
-    "check, cascade",
-    "synchronisation",
-    "all-reduce",
-)
+KINDS = {  # name -> an algorithm, whose checks exceed no theta
+    "check, linear": "linear:theta=1e30",
+    "check, sketch": "sketch:theta=1e30:cascade=False",
+    "check, cascade": "sketch:theta=1e30",
+    "synchronisation": "synchronous",
+    "all-reduce": None,
+}
 COLUMNS = (
     "kind", "workers", "d", "tensors", "ms", "ms_interval", "ratio", "interval",
     "predicted_ms",
@@ -65,12 +59,7 @@ def parse(text: str) -> tuple[int, int]:
 
 
 def model_of(size: int, tensors: int):
-    """Returns a compiled model that has nothing but its weights.
-
-    Args:
-      size: d, dealt as evenly as can be.
-      tensors: how many weights that are.
-    """
+    """Returns a compiled model that has nothing but its weights."""
     import keras
 
     class Weights(keras.layers.Layer):
@@ -88,39 +77,20 @@ def model_of(size: int, tensors: int):
 
 
 def loops(process_group, size: int, tensors: int, kinds) -> dict:
-    """Returns kind -> a function that runs so many steps of it.
-
-    Args:
-      process_group: the processes.
-      size: d.
-      tensors: of the model.
-      kinds: which of `KINDS`.
-    """
+    """Returns kind -> a function that runs so many steps of it."""
     import numpy as np
     import tensorflow as tf
 
-    import fda_tf
-    from fda_tf.core import loop as training
-    from fda_tf.data import sources
-    from fda_tf.workers import distributed, local_model
+    from experiments.bench import homes
 
     zeros = np.zeros((8, 1), np.float32)
-    source = sources.ArraySource([(zeros, zeros)], 8, first=process_group.index)
     model = model_of(size, tensors)
-    home = distributed.Cluster(
-        local_model.Worker(model, source.spec()), source, process_group
-    )
-    never = 1e30
-    whole = fda_tf.monitors.SketchMonitor(cascade=False)
-    policies = {
-        "check, linear": fda_tf.VarianceThreshold(never, "linear"),
-        "check, sketch": fda_tf.VarianceThreshold(never, whole),
-        "check, cascade": fda_tf.VarianceThreshold(never, "sketch"),
-        "synchronisation": fda_tf.Every(steps=1),
-    }
+    home = homes.cluster(process_group, model, (zeros, zeros), 8)
 
-    def exchange(kind):
-        loop = training.Loop(home, policies[kind], None)
+    def exchange(text):
+        settings = config.settings(text)
+        own = algorithms.ALGORITHMS[settings.algorithm].of_run(settings)
+        loop = homes.Loop(home, own)
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
         def run(steps):
@@ -128,23 +98,17 @@ def loops(process_group, size: int, tensors: int, kinds) -> dict:
 
         return run
 
-    kinds = [kind for kind in KINDS if kind in kinds]
-    made = {k: exchange(k) for k in kinds if k in policies}
-    if "all-reduce" in kinds:
-        made["all-reduce"] = all_reduce(process_group, home.worker.weights)
-    return made
+    sizes = home.worker.weights.layout.bucket_sizes
+    return {
+        kind: exchange(text) if text else all_reduce(process_group, sizes)
+        for kind, text in KINDS.items()
+        if kind in kinds
+    }
 
 
-def all_reduce(process_group, group=None):
-    """Returns a function that runs so many bare all-reduces.
-
-    Args:
-      process_group: the processes.
-      group: the variables whose packed size travels; one float if None.
-    """
+def all_reduce(process_group, sizes):
+    """Returns a function that runs so many bare all-reduces of such sizes."""
     import tensorflow as tf
-
-    sizes = group.layout.bucket_sizes if group else [1]
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
     def run(steps):
@@ -156,7 +120,7 @@ def all_reduce(process_group, group=None):
     return run
 
 
-def blocks_of(process_group, runs: dict) -> dict:
+def blocks_of(process_group, runs: dict, block_seconds: float) -> dict:
     """Returns name -> runs a block of it, and returns seconds a step."""
     import numpy as np
     import tensorflow as tf
@@ -170,41 +134,37 @@ def blocks_of(process_group, runs: dict) -> dict:
     def block(run):
         timed(run, 2)
         slowest = process_group.gather(np.float64(timed(run, 3))).max()
-        steps = max(1, int(FLAGS.block_seconds / slowest))
+        steps = max(1, int(block_seconds / slowest))
         return lambda: timed(run, steps)
 
     return {name: block(run) for name, run in runs.items()}
 
 
-def measure() -> None:
-    """Measures as one of the workers; prints JSON."""
+def measure(models, kinds, repeats: int, block_seconds: float) -> list[dict]:
+    """Measures as one of the workers; returns the rows."""
     import numpy as np
-    import tensorflow as tf
 
     import fda_tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+    training.one_thread()
     process_group = fda_tf.connect()
     rows = []
-    for size, tensors in map(parse, FLAGS.models):
-        runs = loops(process_group, size, tensors, FLAGS.only or KINDS)
-        runs[_FLOAT] = all_reduce(process_group)
-        pairs = measured.in_turn(
-            blocks_of(process_group, runs), _FLOAT, FLAGS.repeats
-        )
-        for name in pairs:
-            slowest = process_group.gather(np.array(pairs[name])).max(0)
-            rows.append(_row(name, size, tensors, slowest.tolist()))
-    print(json.dumps({"rows": rows}), flush=True)
+    for size, tensors in map(parse, models):
+        runs = loops(process_group, size, tensors, kinds)
+        runs[_FLOAT] = all_reduce(process_group, [1])
+        blocks = blocks_of(process_group, runs, block_seconds)
+        pairs = measured.in_turn(blocks, _FLOAT, repeats)
+        for name, found in pairs.items():
+            slowest = process_group.gather(np.array(found)).max(0)
+            about = {"kind": name, "workers": process_group.count}
+            about |= {"d": size, "tensors": tensors}
+            rows.append(about | _row(slowest.tolist()))
+    return rows
 
 
-def _row(name, size, tensors, pairs):
+def _row(pairs):
     ms, interval = measured.spread([1e3 * own for own, _ in pairs])
     return {
-        "kind": name,
-        "workers": FLAGS.workers,
-        "d": size,
-        "tensors": tensors,
         "ms": ms,
         "ms_interval": interval,
         "float_ms": measured.spread([1e3 * base for _, base in pairs])[0],
@@ -212,7 +172,7 @@ def _row(name, size, tensors, pairs):
     } | measured.ratio(pairs)
 
 
-def predicted(row: dict) -> float | None:
+def predicted(row: dict, rate: str | None) -> float | None:
     """Returns the milliseconds that the closed forms give for a row."""
     if not costs.CONSTANTS.exists():
         return None
@@ -220,47 +180,32 @@ def predicted(row: dict) -> float | None:
         parameters=row["d"],
         workers=row["workers"],
         step=0.0,
-        rate=netlab.rate_of(FLAGS.rate) if FLAGS.rate else float("inf"),
+        rate=netlab.rate_of(rate) if rate else float("inf"),
     )
     return 1e3 * costs.exchange(job, costs.constants(), row["kind"])
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Starts the workers; prints a table, then all rows as JSON."""
-    measured.chosen("only", FLAGS.only, KINDS)
-    try:
-        list(map(parse, FLAGS.models))
-        netlab.rate_of(FLAGS.rate or "1mbit")
-    except ValueError as error:
-        raise app.UsageError(str(error)) from error
-    if FLAGS.worker:
-        measure()
-        return
-    command = [sys.executable, "-m", "experiments.bench.exchange", "--worker"]
-    command += [f"--models={','.join(FLAGS.models)}"]
-    command += [f"--only={kind}" for kind in FLAGS.only]
-    for name in ("workers", "repeats", "block_seconds"):
-        command.append(f"--{name}={FLAGS[name].value}")
-    lab = netlab.Hosts(FLAGS.workers, FLAGS.rate) if FLAGS.rate else None
-    with lab or contextlib.nullcontext() as hosts:
-        result = processes.run(command, FLAGS.workers, hosts=hosts)[0]
-    for row in result["rows"]:
-        row["predicted_ms"] = predicted(row)
-    names = ("workers", "rate", "repeats", "block_seconds")
-    measured.show(result["rows"], COLUMNS, {n: FLAGS[n].value for n in names})
-
-
-def define_flags() -> None:
-    """Defines the flags: not on import, as others have the same names."""
-    flags.DEFINE_integer("workers", 2, "Processes.", lower_bound=2)
-    flags.DEFINE_list("models", ["61706x10"], "Each is PARAMETERSxTENSORS.")
-    flags.DEFINE_string("rate", None, "Of each host's cable, such as 10mbit.")
-    flags.DEFINE_integer("repeats", 9, "Pairs of blocks.", lower_bound=1)
-    flags.DEFINE_float("block_seconds", 0.2, "Length of a block, about.")
-    flags.DEFINE_multi_string("only", [], "A kind to measure; by default all.")
-    flags.DEFINE_bool("worker", False, "This is one of the processes.")
+    kinds = measured.chosen("only", options.only, KINDS)
+    list(map(parse, options.models))
+    with netlab.hosts_or_not(options.workers, options.rate) as hosts:
+        rows = processes.call(
+            measure, options.models, kinds, options.repeats,
+            options.block_seconds, workers=options.workers, hosts=hosts,
+        )[0]  # fmt: skip
+    for row in rows:
+        row["predicted_ms"] = predicted(row, options.rate)
+    measured.show(rows, COLUMNS, options)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    measured.command(
+        main,
+        workers=(2, "Processes, 2 or more."),
+        models=(["61706x10"], "Each is PARAMETERSxTENSORS."),
+        rate=(str, "Of each host's cable, such as 10mbit."),
+        repeats=(9, "Pairs of blocks."),
+        block_seconds=(0.2, "Length of a block, about."),
+        only=((), "A kind to measure; by default all."),
+    )

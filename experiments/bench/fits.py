@@ -11,14 +11,6 @@ def line(x: Sequence[float], y: Sequence[float]) -> dict:
     relative error, as costs over some decades ask for. Where that would make a
     negative, a is 0, as no cost is.
 
-    Args:
-      x: at least two different ones.
-      y: above 0.
-
-    Returns:
-      {"a", "b", "residual"}: the residual is the root mean square of the
-      relative errors.
-
     Example:
       >>> fit = line([1, 2, 3], [5, 7, 9])
       >>> round(fit["a"], 9), round(fit["b"], 9), round(fit["residual"], 9)
@@ -34,13 +26,6 @@ def line(x: Sequence[float], y: Sequence[float]) -> dict:
 
 def power(x: Sequence[float], y: Sequence[float]) -> dict:
     """Returns the power law c x^p through points: a line in log-log.
-
-    Args:
-      x: above 0, at least two different ones.
-      y: above 0.
-
-    Returns:
-      {"c", "p", "residual"}, as `line` does.
 
     Example:
       >>> fit = power([1, 10, 100], [3, 30, 300])

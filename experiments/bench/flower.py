@@ -35,76 +35,47 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from absl import app, flags
-
-from experiments.bench import measured, processes
-
-FLAGS = flags.FLAGS
-flags.DEFINE_list("workers", ["5", "10", "30", "60"], "Numbers of workers K.")
-flags.DEFINE_string("task", "lenet5_mnist", "A task of images.")
-flags.DEFINE_string("data_dir", None, "Folder with the task's .npz.")
-flags.DEFINE_integer("local_steps", 32, "Of a worker in a round.")
-flags.DEFINE_integer("pairs", 5, "Of blocks, for each of ours.")
-flags.DEFINE_float(
-    "block_seconds", 3.0, "Of Flower's blocks, at least a round."
-)
-flags.DEFINE_multi_enum(
-    "ours", ["local SGD", "LinearFDA"], ["local SGD", "LinearFDA"], "Which."
-)
-flags.DEFINE_float("timeout", 600.0, "Seconds of a block, at most.")
-flags.DEFINE_integer("at_once", 0, "Flower's steps_per_execution; 0: all.")
-flags.DEFINE_string(
-    "flower_env",
-    os.path.join(tempfile.gettempdir(), "fda_tf_flower"),
-    "Folder of Flower's virtual environment.",
-)
-flags.DEFINE_string("child", None, "Internal: be one of ours.")
+from experiments import algorithms, config, processes, training
+from experiments.bench import measured
 
 FLOWER = "flwr[simulation]==1.41.*"
 BATCH = 32
+OURS = {  # name -> an algorithm's text
+    "local SGD": "local_sgd:interval={local_steps}",
+    "LinearFDA": "linear",
+}
 COLUMNS = (
-    "workers",
-    "ours",
-    "steps/s",
-    "Flower's",
-    "times Flower",
-    "interval",
-    "MB",
+    "workers", "ours", "steps/s", "Flower's", "times Flower", "interval", "MB",
     "Flower's MB",
-)
+)  # fmt: skip
+_QUIET = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
+}
 
 
-def serve(kind: str) -> None:
+def serve(
+    kind: str, task: str, workers: int, local_steps: int, data_dir: str | None
+) -> None:
     """Is one of ours: answers each number of rounds with their seconds."""
-    import numpy as np
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    import fda_tf
-    from experiments import datasets
-    from experiments.tasks import TASKS
-    from fda_tf.core import loop as training
-    from fda_tf.data import sources
-    from fda_tf.workers import simulated
+    training.one_thread()
+    from experiments.bench import homes
 
-    task, workers = TASKS[FLAGS.task], int(FLAGS.workers[0])
-    loaded = datasets.load(task.dataset, FLAGS.data_dir)
-    x, y = task.scaled(loaded.x_train), loaded.y_train
-    size = len(x) // workers
-    pieces = [
-        np.resize(np.arange(k * size, (k + 1) * size), max(size, BATCH))
-        for k in range(workers)
-    ]
-    source = sources.ArraySource([(x[i], y[i]) for i in pieces], BATCH)
-    home = simulated.Simulation(lambda: task.build(seed=0), source, workers)
-    sync = {
-        "local SGD": fda_tf.Every(steps=FLAGS.local_steps),
-        "LinearFDA": fda_tf.VarianceThreshold(task.theta, "linear"),
-    }[kind]
-    loop = training.Loop(home, sync, None)
+    settings = config.settings(
+        OURS[kind].format(local_steps=local_steps), task=task
+    )
+    data = training.load(task, 1, data_dir=data_dir).shards[0]
+    shards = homes.shards(*data, workers, BATCH)
+    home = homes.simulation(training.builder(settings), shards, BATCH)
+    row = algorithms.ALGORITHMS[settings.algorithm]
+    loop = homes.Loop(home, row.of_run(settings))
     while line := sys.stdin.readline().strip():
         start = time.perf_counter()
-        loop.run(tf.constant(int(line) * FLAGS.local_steps)).cause.numpy()
+        loop.run(tf.constant(int(line) * local_steps)).cause.numpy()
         seconds = time.perf_counter() - start
         print("@@" + json.dumps({"seconds": seconds}), flush=True)
 
@@ -114,25 +85,16 @@ class Child:
 
     Args:
       command: what to run; it reads numbers of rounds, and answers.
+      timeout: seconds of a block, at most.
     """
 
-    def __init__(self, command: list[str]):
-        quiet = {
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "FLWR_TELEMETRY_ENABLED": "0",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_worker_niceness": "0",
-        }
+    def __init__(self, command: list[str], timeout: float):
         self._errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env=os.environ | quiet,
-            process_group=0,
-        )
+        self._timeout = timeout
+        self.process = processes.start(
+            command, _QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._errors, text=True, process_group=0,
+        )  # fmt: skip
 
     def seconds(self, rounds: int) -> float:
         """Does rounds; returns the seconds that they took."""
@@ -140,11 +102,11 @@ class Child:
         self.process.stdin.flush()
         late = threading.Event()
 
-        def end():
+        def kill():
             late.set()
             os.killpg(self.process.pid, signal.SIGKILL)
 
-        alarm = threading.Timer(FLAGS.timeout, end)
+        alarm = threading.Timer(self._timeout, kill)
         alarm.start()
         try:
             for line in self.process.stdout:
@@ -182,7 +144,10 @@ class Child:
             # Processes come and go.
             with contextlib.suppress(OSError):
                 if os.getpgid(int(process.name)) == self.process.pid:
-                    total += _proportional(process / "smaps_rollup")
+                    rollup = (process / "smaps_rollup").read_text()
+                    lines = map(str.split, rollup.splitlines())
+                    sizes = [w[1] for w in lines if w[0] == "Pss:"]
+                    total += 1024 * sum(map(int, sizes))
         return total
 
     def end(self) -> None:
@@ -197,30 +162,22 @@ class Child:
         self.process.wait()
 
 
-def _proportional(rollup: Path) -> int:
-    for line in rollup.read_text().splitlines():
-        if line.startswith("Pss:"):
-            return 1024 * int(line.split()[1])
-    return 0
-
-
-def flower_command(python: Path, workers: int) -> list[str]:
+def flower_command(python: Path, workers: int, options) -> list[str]:
     """Returns the command of Flower's server."""
     client = {
-        "task": FLAGS.task,
-        "samples": FLAGS.local_steps * BATCH,
+        "task": options.task,
+        "samples": options.local_steps * BATCH,
         "batch_size": BATCH,
-        "at_once": FLAGS.at_once or FLAGS.local_steps,
-        "data_dir": FLAGS.data_dir or "",
+        "at_once": options.at_once or options.local_steps,
+        "data_dir": options.data_dir or "",
     }
-    settings = {"task": FLAGS.task, "workers": workers, "client": client}
+    settings = {"task": options.task, "workers": workers, "client": client}
     module = "experiments.bench.flower_server"
     return [str(python), "-m", module, json.dumps(settings)]
 
 
-def flower_python() -> Path:
+def flower_python(folder: Path) -> Path:
     """Returns Python of Flower's environment, made if there is none."""
-    folder = Path(FLAGS.flower_env)
     python, made = folder / "bin" / "python", folder / "made"
     if not made.exists():
         print(f"Making {folder} for Flower.", flush=True)
@@ -232,77 +189,81 @@ def flower_python() -> Path:
     return python
 
 
-def measure(python: Path, workers: int) -> list[dict]:
+def measure(python: Path, workers: int, options) -> list[dict]:
     """Returns a row for each of ours, with this number of workers."""
-    own = [sys.executable, "-m", "experiments.bench.flower"]
-    own += [f"--{n}={FLAGS[n].value}" for n in ("task", "local_steps")]
-    own += [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []
-    own += [f"--workers={workers}"]
-    commands = {"Flower": flower_command(python, workers)}
-    commands |= {kind: [*own, f"--child={kind}"] for kind in FLAGS.ours}
+    given = options.task, workers, options.local_steps, options.data_dir
+    ours = options.ours or list(OURS)
+    commands = {"Flower": flower_command(python, workers, options)}
+    commands |= {k: processes.call_command(serve, k, *given) for k in ours}
     peaks, children = {}, {}
     try:
         for name, command in commands.items():
             # Each by itself: what two map, a library, would count by halves.
-            children[name] = Child(command)
+            children[name] = Child(command, options.timeout)
             peaks[name] = children[name].peak_bytes(1)  # data, tracing, too
             children.pop(name).end()
         for name, command in commands.items():
-            children[name] = Child(command)
+            children[name] = Child(command, options.timeout)
             children[name].seconds(1)
-        steps = workers * FLAGS.local_steps
+        steps = workers * options.local_steps
         once = children["Flower"].seconds(1)
-        rounds = max(1, round(FLAGS.block_seconds / once))
-        pairs = measured.in_turn(
-            {
-                name: lambda c=child: rounds * steps / c.seconds(rounds)
-                for name, child in children.items()
-            },
-            "Flower",
-            FLAGS.pairs,
-        )
+        rounds = max(1, round(options.block_seconds / once))
+        blocks = {
+            name: lambda c=child: rounds * steps / c.seconds(rounds)
+            for name, child in children.items()
+        }
+        pairs = measured.in_turn(blocks, "Flower", options.pairs)
     finally:
         for child in children.values():
             child.end()
-    return [
-        _row(workers, kind, pairs[kind], peaks, rounds) for kind in FLAGS.ours
-    ]
+    about = {"workers": workers, "rounds": rounds}
+    about["Flower's MB"] = round(peaks["Flower"] / 1e6)
+    return [about | _row(kind, pairs[kind], peaks[kind]) for kind in ours]
 
 
-def _row(workers, kind, pairs, peaks, rounds) -> dict:
+def _row(kind, pairs, peak) -> dict:
     ours, theirs = zip(*pairs, strict=True)
     figure = measured.ratio(pairs)
     return {
-        "workers": workers,
         "ours": kind,
         "steps/s": statistics.median(ours),
         "Flower's": statistics.median(theirs),
         "times Flower": figure["ratio"],
         "interval": figure["interval"],
-        "MB": round(peaks[kind] / 1e6),
-        "Flower's MB": round(peaks["Flower"] / 1e6),
-        "rounds": rounds,
+        "MB": round(peak / 1e6),
         "pairs": pairs,
     }
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Measures each number of workers, then prints all."""
-    if FLAGS.child:
-        serve(FLAGS.child)
-        return
-    numbers = list(map(int, FLAGS.workers))
-    python = flower_python()
+    measured.chosen("ours", options.ours, OURS)
+    numbers = list(map(int, options.workers))
+    python = flower_python(Path(options.flower_env))
     rows = []
     for workers in numbers:
         with processes.ended_by_sigterm():
-            rows += measure(python, workers)
-        for row in rows[-len(FLAGS.ours) :]:
+            found = measure(python, workers, options)
+        for row in found:
             print({n: row[n] for n in COLUMNS}, file=sys.stderr, flush=True)
-    names = ("task", "local_steps", "pairs", "block_seconds", "at_once")
-    about = {name: FLAGS[name].value for name in names} | {"flower": FLOWER}
-    measured.show(rows, COLUMNS, about)
+        rows += found
+    measured.show(rows, COLUMNS, options, flower=FLOWER)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    measured.command(
+        main,
+        workers=(["5", "10", "30", "60"], "Numbers of workers K."),
+        task=("lenet5_mnist", "A task of images."),
+        data_dir=(str, "Folder with the task's .npz."),
+        local_steps=(32, "Of a worker in a round."),
+        pairs=(5, "Of blocks, for each of ours."),
+        block_seconds=(3.0, "Of Flower's blocks, at least a round."),
+        ours=((), f"Which: {', '.join(OURS)}; by default both."),
+        timeout=(600.0, "Seconds of a block, at most."),
+        at_once=(0, "Flower's steps_per_execution; 0: all."),
+        flower_env=(
+            os.path.join(tempfile.gettempdir(), "fda_tf_flower"),
+            "Folder of Flower's virtual environment.",
+        ),
+    )

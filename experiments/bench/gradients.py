@@ -1,4 +1,7 @@
-"""Synchronous training as others do it: by the mean gradient of each step."""
+"""Synchronous training as others do it: by the mean gradient of each step.
+
+Gradients are packed as the library packs models, by `fda_tf.tensors.vectors`.
+"""
 
 from collections.abc import Callable
 
@@ -6,19 +9,13 @@ import keras
 
 from fda_tf.tensors import vectors
 
+NAME = "gradients"  # what benchmarks call it beside the algorithms
+
 
 def averaged(
     model: keras.Model, mean: Callable[[vectors.Vector], vectors.Vector]
 ) -> keras.Model:
-    """Makes a model's optimizer step by the mean gradient of all workers.
-
-    Args:
-      model: compiled, with its weights made, and not yet traced.
-      mean: returns the means of flat tensors over the workers.
-
-    Returns:
-      The model.
-    """
+    """Makes a model's optimizer step by the mean gradient of all workers."""
     layout = vectors.Layout([v.shape for v in model.trainable_variables])
     apply = model.optimizer.apply
 

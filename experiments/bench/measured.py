@@ -1,23 +1,21 @@
-"""What all benchmarks share: pairs of blocks, their ratio, the machine, tables.
+"""What all benchmarks share: flags, pairs of blocks, their ratio, tables.
 
 Identical code varies by 40 % on a shared machine from minute to minute. So ours
 and what it is compared with run in turn, block by block, and only the ratio of
 neighbours is a figure: `in_turn` runs them, `ratio` makes the figure.
 """
 
+import argparse
 import json
 import math
-import os
-import platform
 import random
 import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from absl import app
+from experiments import processes, provenance
 
 Cost = TypeVar("Cost")
 
@@ -28,18 +26,7 @@ def in_turn(
     repeats: int,
     seed: int = 0,
 ) -> dict[str, list[tuple[Cost, Cost]]]:
-    """Runs a block of the base and one of another, of each, again and again.
-
-    Args:
-      blocks: name -> runs a block, and returns its cost: seconds, or several
-        numbers.
-      base: the name of the one that the others are compared with.
-      repeats: pairs of each.
-      seed: of the order, which is another in each repeat.
-
-    Returns:
-      Name -> (its own, the base's) of each repeat; for all but the base.
-    """
+    """Runs a block of the base and one of another, of each, again and again."""
     others = [name for name in blocks if name != base]
     pairs: dict[str, list] = {name: [] for name in others}
     order = random.Random(seed)
@@ -93,43 +80,24 @@ def chosen(flag: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
     """Returns the parts of a benchmark that a flag names: all if it has none.
 
     Raises:
-      UsageError: for a name that is not known; it lists those that are.
+      ValueError: for a name that is not known; it lists those that are.
     """
     unknown = set(given or ()) - set(known)
     if unknown:
-        raise app.UsageError(
+        raise ValueError(
             f"--{flag}: received {'; '.join(sorted(unknown))}. Expected some "
             f"of: {'; '.join(known)}."
         )
     return list(given or known)
 
 
-def machine() -> dict:
-    """Returns what the figures were measured on."""
-    name = platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            lines = [line for line in file if line.startswith("model name")]
-        name = lines[0].split(":")[1].strip() if lines else name
-    return {
-        "processor": name,
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        **{lib: metadata.version(lib) for lib in ("tensorflow", "keras")},
-    }
-
-
 def show(
-    rows: Sequence[Mapping], columns: Sequence[str], about: Mapping
+    rows: Sequence[Mapping],
+    columns: Sequence[str],
+    about: Any = None,
+    **more: Any,
 ) -> None:
-    """Prints a table, and all that was measured as JSON on the last line.
-
-    Args:
-      rows: one figure each; what is not in `columns` is in the JSON only.
-      columns: keys of the rows, in the table's order.
-      about: the settings of the measurement; the command and the machine are
-        added.
-    """
+    """Prints a table, and all that was measured as JSON on the last line."""
     cells = [[_cell(row.get(name)) for name in columns] for row in rows]
     widths = [
         max(map(len, column)) for column in zip(columns, *cells, strict=True)
@@ -140,8 +108,56 @@ def show(
     # What `python -m` was given; it made of it the path of a file.
     name = getattr(sys.modules["__main__"].__spec__, "name", sys.argv[0])
     command = shlex.join([name, *sys.argv[1:]])
-    found = {"command": command, "rows": list(rows), **about}
-    print(json.dumps(found | {"machine": machine()}))
+    found = {
+        "command": command,
+        "rows": list(rows),
+        **(vars(about) if about else {}),
+    }
+    print(json.dumps(found | more | {"machine": provenance.machine()}))
+
+
+def command(main: Callable[[argparse.Namespace], None], **flags: Any) -> None:
+    """Runs a benchmark: main gets the values of its flags, by name.
+
+    Each flag is (default, help). A default that is a list is read from one
+    text with commas, a tuple from a flag that may be given again and again,
+    False is a flag without a value, and a type stands for no default. With a
+    third part, the value is one of these; or it is "needed".
+    """
+    about = sys.modules[main.__module__].__doc__
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {processes.module_of(main)}",
+        description=about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for name, (default, words, *more) in flags.items():
+        options: dict[str, Any] = {"help": words}
+        if default is False:
+            options |= {"action": "store_true"}
+        elif isinstance(default, list):
+            options |= {"type": _texts, "default": default}
+        elif isinstance(default, tuple):
+            options |= {"action": "append", "default": None}
+        elif isinstance(default, type):
+            options |= {"type": default}
+        else:
+            options |= {"type": type(default), "default": default}
+        if more:
+            options |= (
+                {"required": True}
+                if more == ["needed"]
+                else {"choices": list(more[0])}
+            )
+        parser.add_argument(f"--{name}", **options)
+    try:
+        main(parser.parse_args())
+    except ValueError as error:
+        sys.exit(f"Error: {error}")
+
+
+def _texts(text: str) -> list[str]:
+    return text.split(",") if text else []
 
 
 def _cell(value: object) -> str:

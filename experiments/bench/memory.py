@@ -18,28 +18,17 @@ transient, in MB: the peak of the resident memory (VmHWM, set back by
 it. Of `fit`, "sync" is all that an epoch's end does: the synchronisation,
 the average in the model's place, and back. The greater of the two workers
 counts. Linux only.
+
+Parts of a loop are measured one by one, of the Trainer's own worker and loop.
 """
 
 import gc
-import json
 import math
 import os
 import sys
 
-from absl import app, flags
-
-from experiments.bench import measured, processes, resident
-
-FLAGS = flags.FLAGS
-flags.DEFINE_float("parameters", 1e8, "d.")
-flags.DEFINE_float("small", 1e6, "The d of the slope's other end.")
-flags.DEFINE_integer("layers", 10, "Dense layers, all of the same width.")
-flags.DEFINE_enum("optimizer", "adam", ["adam", "sgd"], "The local one.")
-flags.DEFINE_multi_string("only", [], "A case to measure; by default all.")
-flags.DEFINE_integer("workers", 2, "Processes.")
-flags.DEFINE_float("timeout", 900.0, "Seconds of a case, at most.")
-flags.DEFINE_boolean("pool", False, "Leave TensorFlow its pool of memory.")
-flags.DEFINE_string("case", None, "Internal: be a process of this case.")
+from experiments import processes
+from experiments.bench import measured, resident
 
 CASES = ("fit, plain",) + tuple(
     f"{home}, {monitor}"
@@ -47,14 +36,8 @@ CASES = ("fit, plain",) + tuple(
     for monitor in ("naive", "linear", "sketch")
 )
 COLUMNS = (
-    "case",
-    "bytes/parameter",
-    "of variables",
-    "start",
-    "step",
-    "check",
-    "sync",
-)
+    "case", "bytes/parameter", "of variables", "start", "step", "check", "sync",
+)  # fmt: skip
 STEPS = 4  # of an epoch
 
 
@@ -62,7 +45,7 @@ class Watch:
     """Reads this process's memory, in bytes."""
 
     def __init__(self):
-        self.peaks, self.persistent, self._before = {}, 0, 0
+        self.found, self._before = {}, 0
 
     def begin(self) -> None:
         """Begins a part of the work."""
@@ -70,59 +53,56 @@ class Watch:
 
     def end(self, part: str) -> None:
         """Keeps the part's peak."""
-        self.peaks[part] = resident.peak() - self._before
+        self.found[part] = resident.peak() - self._before
 
     def settle(self) -> None:
-        """Keeps what stays."""
-        self.persistent = resident.settled()
+        """Keeps what stays: resident, and in live variables, counted once."""
+        import tensorflow as tf
+
+        self.found["persistent"] = resident.settled()
+        live = (o for o in gc.get_objects() if isinstance(o, tf.Variable))
+        eager = {id(v.handle): v for v in live if tf.is_tensor(v.handle)}
+        self.found["variables"] = sum(
+            v.shape.num_elements() * v.dtype.size for v in eager.values()
+        )
 
 
-def variable_bytes() -> int:
-    """Returns the bytes of all live variables, each counted once."""
-    import tensorflow as tf
-
-    live = (o for o in gc.get_objects() if isinstance(o, tf.Variable))
-    eager = {id(v.handle): v for v in live if tf.is_tensor(v.handle)}
-    return sum(v.shape.num_elements() * v.dtype.size for v in eager.values())
-
-
-def model_and_data() -> tuple:
-    """Returns (model, x, y): a stack of layers of one width."""
+def model_and_data(parameters: float, layers: int, optimizer: str) -> tuple:
+    """Returns (model, x): a stack of layers of one width."""
     import keras
     import numpy as np
 
-    width = math.isqrt(int(FLAGS.parameters / FLAGS.layers))
-    layers = [keras.layers.Dense(width, "relu") for _ in range(FLAGS.layers)]
-    model = keras.Sequential([keras.Input((width,)), *layers])
-    model.compile(FLAGS.optimizer, "mse", jit_compile=False)
-    x = np.random.default_rng(0).random((8 * STEPS, width), np.float32)
-    return model, x, x
+    width = math.isqrt(int(parameters / layers))
+    stack = [keras.layers.Dense(width, "relu") for _ in range(layers)]
+    model = keras.Sequential([keras.Input((width,)), *stack])
+    model.compile(optimizer, "mse", jit_compile=False)
+    return model, np.random.default_rng(0).random(
+        (8 * STEPS, width), np.float32
+    )
 
 
-def fit(monitor: str) -> dict:
+def fit(monitor: str, *what) -> dict:
     """Measures `model.fit`, plain or with the callback; three epochs."""
     import keras
 
     watch = Watch()
+    # (epoch, batch) -> what is done at the end of that batch.
+    parts = {
+        (0, 0): [lambda: watch.end("start")],
+        (1, 1): [watch.begin],
+        # Then the last step, and what follows the epoch.
+        (1, STEPS - 2): [lambda: watch.end("step"), watch.begin],
+        (2, 0): [lambda: watch.end("sync")],
+        (2, 2): [watch.settle],
+    }
 
     class Watching(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            epoch = self.params["epoch"] = self.params.get("epoch", 0)
-            if (epoch, batch) == (0, 0):
-                watch.end("start")
-            if (epoch, batch) == (1, 1):
-                watch.begin()
-            if (epoch, batch) == (1, STEPS - 2):
-                watch.end("step")
-                watch.begin()  # the last step, and what follows the epoch
-            if (epoch, batch) == (2, 0):
-                watch.end("sync")
-            if (epoch, batch) == (2, 2):
-                watch.settle()
-                watch.variables = variable_bytes()
-
         def on_epoch_begin(self, epoch, logs=None):
-            self.params["epoch"] = epoch
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            for do in parts.get((self.epoch, batch), ()):
+                do()
 
     callbacks = []
     if monitor != "plain":
@@ -130,27 +110,22 @@ def fit(monitor: str) -> dict:
 
         fda_tf.connect()
         callbacks = [fda_tf.FDA(theta=1e30, monitor=monitor)]
-    model, x, y = model_and_data()
-    size = model.count_params()
+    model, x = model_and_data(*what)
     watch.begin()
     model.fit(
-        x,
-        y,
-        batch_size=8,
-        epochs=3,
-        verbose=0,
+        x, x, batch_size=8, epochs=3, verbose=0,
         callbacks=[*callbacks, Watching()],
-    )
-    return _found(watch, size, watch.variables)
+    )  # fmt: skip
+    return watch.found | {"d": model.count_params()}
 
 
-def loop(monitor: str) -> dict:
+def loop(monitor: str, *what) -> dict:
     """Measures a loop of one's own, part by part."""
     import fda_tf
 
     fda_tf.connect()
-    model, x, y = model_and_data()
-    batch, watch = (x[:8], y[:8]), Watch()
+    model, x = model_and_data(*what)
+    batch, watch = (x[:8], x[:8]), Watch()
     # Whole: with so large a theta the cascade sends the norm alone.
     whole = fda_tf.monitors.SketchMonitor(cascade=False)
     sync = fda_tf.VarianceThreshold(
@@ -176,28 +151,28 @@ def loop(monitor: str) -> dict:
     trainer.step(batch)
     trainer.step(batch)
     watch.settle()
-    found = _found(watch, model.count_params(), variable_bytes())
     trainer.finish()
-    return found
+    return watch.found | {"d": model.count_params()}
 
 
-def _found(watch, size, variables) -> dict:
-    return {
-        "d": size,
-        "persistent": watch.persistent,
-        "variables": variables,
-        **watch.peaks,
-    }
+def measure(case: str, *what) -> None:
+    """Is a process of a case: prints what it found, and is gone."""
+    import json
+
+    home, monitor = case.split(", ")
+    print(json.dumps({"fit": fit, "loop": loop}[home](monitor, *what)))
+    sys.stdout.flush()
+    os._exit(0)  # of a gigabyte or two, nothing is to be put in order
 
 
-def measure(case: str, parameters: float) -> dict:
+def greatest(case: str, parameters: float, options) -> dict:
     """Returns what the processes of a case found: of each, the greatest."""
-    command = [sys.executable, "-m", "experiments.bench.memory"]
-    command += [f"--case={case}", f"--parameters={parameters}"]
-    command += [f"--{n}={FLAGS[n].value}" for n in ("layers", "optimizer")]
-    workers = 1 if case == "fit, plain" else FLAGS.workers
-    env = {} if FLAGS.pool else processes.NO_POOL
-    found = processes.run(command, workers, FLAGS.timeout, env)
+    found = processes.call(
+        measure, case, parameters, options.layers, options.optimizer,
+        workers=1 if case == CASES[0] else options.workers,
+        timeout=options.timeout,
+        env={} if options.pool else processes.NO_POOL,
+    )  # fmt: skip
     return {name: max(f[name] for f in found) for name in found[0]}
 
 
@@ -211,32 +186,37 @@ def slope(small: dict, large: dict, what: str) -> float:
     return (large[what] - small[what]) / (large["d"] - small["d"])
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Measures all cases, plain first, then prints them."""
-    if FLAGS.case:
-        home, monitor = FLAGS.case.split(", ")
-        found = fit(monitor) if home == "fit" else loop(monitor)
-        print(json.dumps(found), flush=True)
-        os._exit(0)  # of a gigabyte or two, nothing is to be put in order
-    wanted = measured.chosen("only", FLAGS.only, CASES)
+    wanted = measured.chosen("only", options.only, CASES)
     rows, plain = [], None
     for case in dict.fromkeys([CASES[0], *wanted]):
         small, large = (
-            measure(case, d) for d in (FLAGS.small, FLAGS.parameters)
+            greatest(case, d, options)
+            for d in (options.small, options.parameters)
         )
-        plain = plain or (small, large)
         row = {"case": case, "d": large["d"], "measured": [small, large]}
         for name, what in zip(
             COLUMNS[1:3], ("persistent", "variables"), strict=True
         ):
-            less = slope(*plain, what) if rows else 0.0
+            less = slope(*plain, what) if plain else 0.0
             row[name] = slope(small, large, what) - less
+        plain = plain or (small, large)
         row |= {n: large[n] / 1e6 for n in COLUMNS[3:] if n in large}
         rows.append(row)
         print({n: row.get(n) for n in COLUMNS}, file=sys.stderr, flush=True)
-    about = {n: FLAGS[n].value for n in ("layers", "optimizer", "workers")}
-    measured.show(rows, COLUMNS, about)
+    measured.show(rows, COLUMNS, options)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    measured.command(
+        main,
+        parameters=(1e8, "d."),
+        small=(1e6, "The d of the slope's other end."),
+        layers=(10, "Dense layers, all of the same width."),
+        optimizer=("adam", "The local one.", ["adam", "sgd"]),
+        only=((), "A case to measure; by default all."),
+        workers=(2, "Processes."),
+        timeout=(900.0, "Seconds of a case, at most."),
+        pool=(False, "Leave TensorFlow its pool of memory."),
+    )

@@ -13,200 +13,107 @@ again. Without --data_dir it takes the 5,000 images that ship with the project.
 """
 
 import json
-import os
 import statistics
 
-from absl import app, flags
-
-from experiments import results
+from experiments import config, provenance, results, store, training
 from experiments.bench import measured
 
-FLAGS = flags.FLAGS
-flags.DEFINE_enum("group", "rivals", ["rivals", "compressions"], "What to run.")
-flags.DEFINE_float("theta", 3.0, "Of FDA.")
-flags.DEFINE_list("seeds", ["0", "1", "2"], "Of weights and batches.")
-flags.DEFINE_integer("workers", 10, "K.")
-flags.DEFINE_integer("steps", 1500, "In-parallel steps of a run.")
-flags.DEFINE_float("target", 0.97, "Test accuracy to reach.")
-flags.DEFINE_string("data_dir", None, "Folder with mnist.npz.")
-flags.DEFINE_string("output", None, "File of JSON lines, to append to.")
-
+TASK = "lenet5_mnist"
 EVALUATE_EVERY = 25
+COLUMNS = ("megabytes", "accuracy", "steps_to_target", "megabytes_to_target")
+_NESTEROV = "server=nesterov:server_learning_rate=0.7"
+_MOMENTUM = "server=momentum:server_learning_rate=1.0:server_momentum=0.5"
+# Name -> its text, of theta, H and the steps of a run.
+GROUPS = {
+    "rivals": {
+        "FDA, sketch": "sketch:theta={theta}",
+        "local SGD, H": "local_sgd:interval={H}",
+        "QSR": "qsr:interval={H}",  # at a constant rate: H alone
+        # Longer first rounds, shorter ones later.
+        "AdaComm": "adacomm:interval={H2}:change_every={quarter}",
+        # Half of its bytes go to the first steps.
+        "post-local SGD": "post_local:interval={H2}:synchronous_steps={half}",
+        "DiLoCo": "diloco:interval={H}",
+        "FedAvgM, H": f"local_sgd:interval={{H}}:{_MOMENTUM}",
+        "FedAdam, H": "local_sgd:interval={H}:server=adam:"
+        "server_learning_rate=0.01",
+        "FedYogi, H": "local_sgd:interval={H}:server=yogi:"
+        "server_learning_rate=0.01",
+        "FedAdagrad, H": "local_sgd:interval={H}:server=adagrad:"
+        "server_learning_rate=0.03",
+        "FDA, Nesterov (dynamic DiLoCo)": f"sketch:theta={{theta}}:{_NESTEROV}",
+        "FDA, FedAvgM": f"sketch:theta={{theta}}:{_MOMENTUM}",
+        "FedProx, H": "local_sgd:interval={H}:mu=0.1",
+    },
+    "compressions": {
+        name: "sketch:theta={theta}" + (f":compression={text}" if text else "")
+        for name, text in {
+            "float32": "",
+            "bfloat16": "bfloat16",
+            "int8, stochastic": "int8",
+            "int8, feedback": "int8:feedback",
+            "top 10 %": "topk:0.1",
+            "top 1 %": "topk:0.01",
+        }.items()
+    },
+}
 
 
-def rivals(interval: int) -> dict:
-    """Returns name -> (algorithm, wrapper of the local optimizer).
-
-    Args:
-      interval: H, steps.
-    """
-    import keras
-
-    import fda_tf
-
-    def by_clock(server_optimizer=None, sync=None):
-        return fda_tf.Algorithm(
-            sync or fda_tf.Every(steps=interval),
-            server_optimizer=server_optimizer,
-        )
-
-    def fda():
-        return fda_tf.VarianceThreshold(FLAGS.theta, "sketch")
-
-    sgd = keras.optimizers.SGD
-    plain = [
-        ("FDA, sketch", by_clock(sync=fda())),
-        ("local SGD, H", by_clock()),
-        (
-            "QSR",  # at a constant rate: H0 alone
-            by_clock(
-                sync=fda_tf.policies.QuadraticRule(1e-3, 1e-3, least=interval)
-            ),
-        ),
-        (
-            "AdaComm",  # longer first rounds, shorter ones later
-            by_clock(
-                sync=fda_tf.policies.AdaComm(
-                    2 * interval, every=FLAGS.steps // 4
-                )
-            ),
-        ),
-        (
-            "post-local SGD",  # half of its bytes go to the first steps
-            by_clock(
-                sync=fda_tf.policies.PostLocal(
-                    max(1, FLAGS.steps // interval // 2),
-                    fda_tf.Every(steps=2 * interval),
-                )
-            ),
-        ),
-        ("DiLoCo", by_clock(sgd(0.7, momentum=0.9, nesterov=True))),
-        ("FedAvgM, H", by_clock(sgd(1.0, momentum=0.5))),
-        ("FedAdam, H", by_clock(keras.optimizers.Adam(1e-2))),
-        ("FedYogi, H", by_clock(fda_tf.optimizers.Yogi(1e-2))),
-        ("FedAdagrad, H", by_clock(keras.optimizers.Adagrad(3e-2))),
-        (
-            "FDA, Nesterov (dynamic DiLoCo)",
-            by_clock(sgd(0.7, momentum=0.9, nesterov=True), sync=fda()),
-        ),
-        ("FDA, FedAvgM", by_clock(sgd(1.0, momentum=0.5), sync=fda())),
-    ]
-    methods = {name: (options, lambda o: o) for name, options in plain}
-    methods["FedProx, H"] = (
-        by_clock(),
-        lambda o: fda_tf.optimizers.FedProx(o, mu=0.1),
-    )
-    return methods
-
-
-def compressions(_) -> dict:
-    """Returns name -> the same, for FDA with each compression."""
-    import fda_tf
-
-    fda = fda_tf.VarianceThreshold(FLAGS.theta, "sketch")
-    sent = {
-        "float32": None,
-        "bfloat16": "bfloat16",
-        "int8, stochastic": "int8",
-        "int8, feedback": fda_tf.compression.Int8(feedback=True),
-        "top 10 %": fda_tf.compression.TopK(0.1),
-        "top 1 %": fda_tf.compression.TopK(0.01),
-    }
-    return {
-        name: (fda_tf.Algorithm(fda, compression=compression), lambda o: o)
-        for name, compression in sent.items()
-    }
-
-
-def run(seed: int, data, algorithm, wrap) -> dict:
+def run(text: str, seed: int, data: training.Data, options) -> dict:
     """Trains once; returns what came of it."""
-    import fda_tf
-    from experiments.tasks import TASKS
-
-    task = TASKS["lenet5_mnist"]
-    x = task.scaled(data.x_train)
-    pieces = fda_tf.partition.split("sorted:0.6", data.y_train, FLAGS.workers)
-    history = fda_tf.simulate(
-        lambda: task.build(seed, lambda: wrap(task.optimizer())),
-        [(x[i], data.y_train[i]) for i in pieces],
-        algorithm,
-        steps=FLAGS.steps,
-        seed=seed,
-        validation_data=(task.scaled(data.x_test), data.y_test),
-        evaluate_every=EVALUATE_EVERY,
+    settings = config.settings(
+        text,
+        **{"task": TASK, "seed": seed, "workers": options.workers},
+        steps=options.steps,
     )
-    first = results.first_above(history.rows, FLAGS.target)
+    history = training.simulate(settings, data, evaluate_every=EVALUATE_EVERY)
+    first = results.first_above(history.rows, options.target)
     last = history.rows[-1]
     tail = [row["val_accuracy"] for row in history.rows[-4:]]
     return {
         "seed": seed,
         "syncs": last["syncs"],
-        "megabytes": (last["model_bytes"] + last["state_bytes"]) / 1e6,
+        "megabytes": results.sent_bytes(last) / 1e6,
         "wire_megabytes": last["wire_bytes"] / 1e6,
         "accuracy": statistics.mean(tail),
         "steps_to_target": first and first["step"],
-        "megabytes_to_target": first
-        and (first["model_bytes"] + first["state_bytes"]) / 1e6,
+        "megabytes_to_target": first and results.sent_bytes(first) / 1e6,
     }
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Runs what is not there yet; prints a line for each, a table, JSON."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    from experiments import datasets
-
-    name = "mnist" if FLAGS.data_dir else "mnist5000"
-    data = datasets.load(name, FLAGS.data_dir)
-    settings = {
-        key: getattr(FLAGS, key)
-        for key in ("theta", "workers", "steps", "target")
-    } | {"data": name}
-    done = _read(settings)
-    for seed in map(int, FLAGS.seeds):
+    training.one_thread()
+    name = "mnist" if options.data_dir else "mnist5000"
+    data = training.load(
+        TASK, options.workers, 0, "sorted:0.6", options.data_dir, name
+    )
+    asked = ("theta", "workers", "steps", "target")
+    about = {n: getattr(options, n) for n in asked} | {"data": name}
+    kept = store.Store(options.output, "method", "seed", *about)
+    rows = []
+    for seed in map(int, options.seeds):
         interval = 1
-        for method in {"rivals": rivals, "compressions": compressions}[
-            FLAGS.group
-        ](1):
-            make = {"rivals": rivals, "compressions": compressions}[FLAGS.group]
-            key = (method, seed)
-            if key not in done:
-                row = run(seed, data, *make(interval)[method])
-                done[key] = row | {"method": method, "H": interval} | settings
-                print(json.dumps(done[key]), flush=True)
-                if FLAGS.output:
-                    with open(FLAGS.output, "a") as lines:
-                        lines.write(json.dumps(done[key]) + "\n")
+        for method, text in GROUPS[options.group].items():
+            key = {"method": method, "seed": seed} | about
+            if key not in kept:
+                filled = text.format(
+                    theta=options.theta, H=interval, H2=2 * interval,
+                    quarter=options.steps // 4,
+                    half=max(1, options.steps // interval // 2),
+                )  # fmt: skip
+                row = run(filled, seed, data, options)
+                kept.add(row | key | {"H": interval, "algorithm": filled})
+                print(json.dumps(kept[key]), flush=True)
+            rows.append(kept[key])
             if method == "FDA, sketch":
-                interval = round(FLAGS.steps / done[key]["syncs"])
-    _show(done)
-    about = settings | {"machine": measured.machine()}
-    print(json.dumps({"rows": list(done.values())} | about))
-
-
-def _read(settings: dict) -> dict:
-    """Returns (method, seed) -> the row of each run that is there."""
-    if not (FLAGS.output and os.path.exists(FLAGS.output)):
-        return {}
-    with open(FLAGS.output) as lines:
-        rows = [json.loads(line) for line in lines]
-    return {
-        (row["method"], row["seed"]): row
-        for row in rows
-        if settings.items() <= row.items()
-    }
-
-
-def _show(done: dict) -> None:
-    columns = (
-        "megabytes", "accuracy", "steps_to_target", "megabytes_to_target",
-    )  # fmt: skip
-    print("| method | " + " | ".join(columns) + " |")
-    for method in dict.fromkeys(method for method, _ in done):
-        rows = [row for (name, _), row in done.items() if name == method]
-        cells = [_spread([row[column] for row in rows]) for column in columns]
+                interval = round(options.steps / kept[key]["syncs"])
+    print("| method | " + " | ".join(COLUMNS) + " |")
+    for method in GROUPS[options.group]:
+        own = [row for row in rows if row["method"] == method]
+        cells = [_spread([row[column] for row in own]) for column in COLUMNS]
         print(f"| {method} | " + " | ".join(cells) + " |")
+    print(json.dumps({"rows": rows, **about, "machine": provenance.machine()}))
 
 
 def _spread(values: list) -> str:
@@ -217,4 +124,14 @@ def _spread(values: list) -> str:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    measured.command(
+        main,
+        group=("rivals", "What to run.", GROUPS),
+        theta=(3.0, "Of FDA."),
+        seeds=(["0", "1", "2"], "Of weights and batches."),
+        workers=(10, "K."),
+        steps=(1500, "In-parallel steps of a run."),
+        target=(0.97, "Test accuracy to reach."),
+        data_dir=(str, "Folder with mnist.npz."),
+        output=(str, "File of JSON lines, to append to."),
+    )

@@ -13,8 +13,9 @@ import os
 import pathlib
 import shutil
 import subprocess
+from typing import Any
 
-from experiments.bench import processes
+from experiments import processes
 
 NEEDS = "network namespaces need root and iproute2 (apt install iproute2)"
 BURST, QUEUE = "64kb", "50ms"
@@ -43,13 +44,7 @@ def can_be() -> bool:
 
 
 def counters() -> dict[str, int]:
-    """Returns what the host that this process is on has sent until now.
-
-    Returns:
-      bytes: by its card's own counter, with the headers of Ethernet, IP, TCP.
-      packets: as the card got them: up to 64 KB of one stream with one header,
-        since no cable asks for them to be cut at 1,514 bytes.
-    """
+    """Returns what the host that this process is on has sent until now."""
     lines = pathlib.Path("/proc/net/dev").read_text().splitlines()
     cards = dict(line.split(":") for line in lines if ":" in line)
     cards = {name.strip(): numbers.split() for name, numbers in cards.items()}
@@ -63,10 +58,6 @@ def counters() -> dict[str, int]:
 
 class Hosts:
     """Some hosts that see each other and nothing else.
-
-    Args:
-      count: how many.
-      rate: of each cable, as `tc` takes it, such as "10mbit"; None: no limit.
 
     Attributes:
       addresses: an IP address of each.
@@ -137,6 +128,16 @@ class Hosts:
 
     def _host(self, k):
         return f"{self._name}h{k}"
+
+
+def hosts_or_not(count: int, rate: str | None) -> Any:
+    """Returns a context: hosts with cables of a rate, or without one None.
+
+    Raises:
+      ValueError: for a rate that is none.
+    """
+    rate_of(rate or "1mbit")
+    return Hosts(count, rate) if rate else contextlib.nullcontext()
 
 
 def _ip(*words):

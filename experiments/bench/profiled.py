@@ -11,9 +11,6 @@ def operations(run: Callable[[], object]) -> dict[str, float]:
 
     An operation that waits for others without a thread (a collective) counts
     from its start to its end.
-
-    Args:
-      run: trains a block; it is traced and compiled already.
     """
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2

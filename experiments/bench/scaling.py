@@ -2,8 +2,8 @@
 
   python -m experiments.bench.scaling --out=DIR
 
-Each point is a benchmark in processes of its own; what it printed is
-DIR/PART_NUMBER.json, and is not measured again while that is there.
+Each point is a benchmark in processes of its own; what it printed is a line
+of DIR/parts.jsonl, and is not measured again while that is there.
 
   size       what a check computes on one worker, d from 1e5 to 2e8
   bytes      a synchronisation and a bare all-reduce, d from 1e5 to 5e7
@@ -17,17 +17,13 @@ with it the mean intervals of the published runs (--published, a CSV with a row
 for each); without the CSV, those that are there stay.
 """
 
-import csv
 import json
 import pathlib
 import statistics
 from collections import defaultdict
 
-from absl import app, flags
-
-from experiments.bench import fits, measured, processes
-
-FLAGS = flags.FLAGS
+from experiments import processes, provenance, store
+from experiments.bench import fits, measured
 
 KINDS = ("check, linear", "check, sketch", "check, cascade", "synchronisation")
 COLUMNS = ("part", "of", "against", "a", "b", "residual", "p", "p_residual")
@@ -63,25 +59,19 @@ PARTS = {
 }
 
 
-def measure(part: str, folder: pathlib.Path) -> list[dict]:
-    """Returns the rows of a part: as they are in the folder, or measured."""
+def measure(part: str, kept: store.Store) -> list[dict]:
+    """Returns the rows of a part: as they are in the store, or measured."""
     rows = []
-    for i, command in enumerate(PARTS[part]):
-        file = folder / f"{part}_{i}.json"
-        if not file.exists():
-            found = processes.result(*command)
-            file.write_text(json.dumps(found), encoding="utf-8")
-        rows += json.loads(file.read_text(encoding="utf-8"))["rows"]
+    for command in PARTS[part]:
+        key = {"of": " ".join(command)}
+        if key not in kept:
+            kept.add(processes.result(*command) | key)
+        rows += kept[key]["rows"]
     return rows
 
 
 def series(part: str, rows: list[dict]) -> dict[str, list[tuple]]:
-    """Returns name -> (x, seconds, least, most) of each point, x going up.
-
-    Args:
-      part: of `PARTS`.
-      rows: what it measured.
-    """
+    """Returns name -> (x, seconds, least, most) of each point, x going up."""
     found = defaultdict(list)
     for row in rows:
         if part == "simulated":
@@ -125,12 +115,7 @@ def fit(part: str, points: list[tuple]) -> dict:
 
 
 def constants(fitted: dict, intervals: list[dict]) -> dict:
-    """Returns what costs.py reads.
-
-    Args:
-      fitted: part -> name -> what `fit` returned.
-      intervals: of the published runs, as `published` returns them.
-    """
+    """Returns what costs.py reads."""
     ring = fitted["workers"]["all-reduce of one float"]
     bare = fitted["bytes"]["all-reduce"]["b"]  # seconds a parameter
     ours = fitted["bytes"]["synchronisation"]["b"]
@@ -151,7 +136,7 @@ def constants(fitted: dict, intervals: list[dict]) -> dict:
         | {"bytes_per_second": 8 / fitted["size"]["naive"]["b"]},
         "share_above": SHARE_ABOVE,
         "intervals": intervals,
-        "machine": measured.machine(),
+        "machine": provenance.machine(),
     }
 
 
@@ -163,8 +148,7 @@ def published(path: str) -> list[dict]:
     the same schedule of the learning rate, where neither had dropped it yet:
     a drop that comes by the epoch would decide who is first.
     """
-    with open(path, newline="", encoding="utf-8") as file:
-        runs = [r for r in csv.DictReader(file) if r["reached"] == "1"]
+    runs = [row for row in store.read_csv(path) if row["reached"] == "1"]
     alike = (
         "model", "K", "distribution", "target", "lr_schedule",
         "hit_after_lr_drop",
@@ -199,47 +183,43 @@ def published(path: str) -> list[dict]:
     return sorted(rows.values(), key=lambda row: row["d"])
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Measures, fits and draws; prints the fits, then JSON."""
-    wanted = measured.chosen("part", FLAGS.part, PARTS)
-    folder = pathlib.Path(FLAGS.out)
-    folder.mkdir(parents=True, exist_ok=True)
+    from experiments.bench import scaling_picture
+
+    wanted = measured.chosen("part", options.part, PARTS)
+    folder = pathlib.Path(options.out)
+    kept = store.Store(folder / "parts.jsonl", "of")
     fitted: dict = {}
     for part in wanted:
-        found = series(part, measure(part, folder))
+        found = series(part, measure(part, kept))
         fitted[part] = {name: fit(part, found[name]) for name in found}
-        from experiments.bench import scaling_picture
-
-        scaling_picture.draw(
-            part,
-            found,
-            fitted[part],
-            pathlib.Path(FLAGS.pictures or FLAGS.out) / f"scaling_{part}.png",
-        )
-    if FLAGS.constants:
-        _write_constants(fitted)
+        path = pathlib.Path(options.pictures or folder) / f"scaling_{part}.png"
+        scaling_picture.draw(part, found, fitted[part], path)
+    if options.constants:
+        _write_constants(fitted, options)
     axis = {"workers": "2 (K-1)", "simulated": "K", "tensors": "tensors"}
     rows = [
         {"part": part, "of": name, "against": axis.get(part, "d")} | line
         for part, lines in fitted.items()
         for name, line in lines.items()
     ]
-    measured.show(rows, COLUMNS, {"out": FLAGS.out})
+    measured.show(rows, COLUMNS, options)
 
 
-def _write_constants(fitted):
+def _write_constants(fitted, options):
     missing = {"size", "bytes", "workers"} - set(fitted)
     if missing:
-        raise app.UsageError(
+        raise ValueError(
             f"--constants needs the parts {', '.join(sorted(missing))}, too."
         )
-    file = pathlib.Path(FLAGS.constants)
-    if FLAGS.published:
-        intervals = published(FLAGS.published)
+    file = pathlib.Path(options.constants)
+    if options.published:
+        intervals = published(options.published)
     elif file.exists():
         intervals = json.loads(file.read_text(encoding="utf-8"))["intervals"]
     else:
-        raise app.UsageError(
+        raise ValueError(
             "--constants: a new file needs --published=CSV, the intervals of "
             "the published runs."
         )
@@ -247,19 +227,12 @@ def _write_constants(fitted):
     file.write_text(text + "\n", encoding="utf-8")
 
 
-def define_flags() -> None:
-    """Defines the flags: not on import, as others have the same names."""
-    flags.DEFINE_string("out", "scaling", "Folder for what was measured.")
-    flags.DEFINE_string(
-        "pictures", None, "Folder for pictures; default: --out."
-    )
-    flags.DEFINE_string("constants", None, "File to write the constants to.")
-    flags.DEFINE_string(
-        "published", None, "CSV of the authors' published runs."
-    )
-    flags.DEFINE_multi_string("part", [], "A part to measure; by default all.")
-
-
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    measured.command(
+        main,
+        out=("scaling", "Folder for what was measured."),
+        pictures=(str, "Folder for pictures; default: --out."),
+        constants=(str, "File to write the constants to."),
+        published=(str, "CSV of the authors' published runs."),
+        part=((), "A part to measure; by default all."),
+    )

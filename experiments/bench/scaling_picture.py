@@ -57,14 +57,7 @@ def draw(
     fitted: Mapping[str, Mapping],
     path: pathlib.Path,
 ) -> None:
-    """Draws a part's series and their fits, and writes the picture.
-
-    Args:
-      part: of `WORDS`.
-      series: name -> (x, seconds, least, most) of each point.
-      fitted: name -> {"a", "b", ...} of the line, in seconds.
-      path: of the PNG.
-    """
+    """Draws a part's series and their fits, and writes the picture."""
     title, across, form = WORDS[part]
     with style.drawing():
         figure = style.figure(6.8, 4.2)

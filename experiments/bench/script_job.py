@@ -1,13 +1,10 @@
-"""Runs a script of experiments/scripts, as a worker or alone; prints JSON.
-
-  python -m experiments.bench.script_job vae --twin --folder=DIR
+"""Runs a script of experiments/scripts, as a worker or alone.
 
 A seed is added to those that the script gives to Keras and to `shard`. With
---twin the same is then simulated, with two workers, by the first seed. Weights
-are left in DIR.
+`twin` the same is then simulated, with two workers, by the first seed. Weights
+are left in a folder.
 """
 
-import json
 import pathlib
 import runpy
 from typing import Any
@@ -15,24 +12,16 @@ from unittest import mock
 
 import keras
 import numpy as np
-from absl import app, flags
 
 import fda_tf
 from experiments import scripts
 from experiments.bench import script_twins
 
-FLAGS = flags.FLAGS
-
 FOLDER = pathlib.Path(scripts.__file__).parent
 
 
 def run(name: str, seed: int) -> dict[str, Any]:
-    """Returns what a script has when it is through, by name.
-
-    Args:
-      name: of the script.
-      seed: added to the script's own.
-    """
+    """Returns what a script has when it is through, by name."""
     seed_keras, shard_own = keras.utils.set_random_seed, fda_tf.shard
 
     def set_random_seed(own):
@@ -65,28 +54,17 @@ def report(ran: dict[str, Any], file: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def main(argv: list[str]) -> None:
+def do(name: str, folder: str, twin: bool = False, seeds=(0, 1, 2)) -> dict:
     """Runs the script once for each seed, then the simulation."""
-    name, folder = argv[1], pathlib.Path(FLAGS.folder)
-    process_group = fda_tf.connect()
+    group = fda_tf.connect()
     found = []
-    for seed in map(int, FLAGS.seeds):
-        file = (
-            folder
-            / f"{name}-{process_group.count}-{process_group.index}-{seed}.npz"
-        )
+    for seed in seeds:
+        file = f"{name}-{group.count}-{group.index}-{seed}.npz"
         ran = run(name, seed)
-        found.append(report(ran, file))
-    twin = None
-    if FLAGS.twin:
-        weights, syncs = script_twins.simulate(name, ran, int(FLAGS.seeds[0]))
-        twin = {"weights": str(folder / f"{name}-twin.npz"), "syncs": syncs}
-        np.savez(twin["weights"], *weights)
-    print(json.dumps({"runs": found, "twin": twin}))
-
-
-if __name__ == "__main__":
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "Added to the script's seeds.")
-    flags.DEFINE_bool("twin", False, "Whether to simulate, too.")
-    flags.DEFINE_string("folder", ".", "For the weights.")
-    app.run(main)
+        found.append(report(ran, pathlib.Path(folder) / file))
+    if not twin:
+        return {"runs": found}
+    weights, syncs = script_twins.simulate(name, ran, seeds[0])
+    path = str(pathlib.Path(folder) / f"{name}-twin.npz")
+    np.savez(path, *weights)
+    return {"runs": found, "twin": {"weights": path, "syncs": syncs}}

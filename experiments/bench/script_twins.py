@@ -14,20 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 import fda_tf
-from fda_tf.run.history import History
 
 WORKERS = 2
 
 Ran = dict[str, Any]  # what a script has when it is through, by name
-Fits = list[History]
 
 
 class Twin:
     """Simulates the fits of one script, one after the other.
-
-    Args:
-      ran: what the script has when it is through.
-      seed: added to the seed of each shard.
 
     Attributes:
       histories: of the fits that were simulated.
@@ -46,16 +40,7 @@ class Twin:
         batch_size: int = 40 // WORKERS,
         seed: int = 0,
     ) -> keras.Model:
-        """Returns the average after a fit that is simulated.
-
-        Args:
-          build: returns a compiled model. It is called for each lane; what is
-            drawn later is as if it had been called once.
-          data: all workers' arrays, or a batched dataset for each.
-          epochs: how many.
-          batch_size: samples of one worker.
-          seed: that the script gives to `shard`.
-        """
+        """Returns the average after a fit that is simulated."""
         after = []
 
         def build_once():
@@ -95,13 +80,7 @@ def dealt(data: tuple, seed: int) -> list[tuple]:
 
 
 def simulate(name: str, ran: Ran, seed: int) -> tuple[list[np.ndarray], int]:
-    """Returns the weights at the end, and the synchronisations of the last fit.
-
-    Args:
-      name: of the script.
-      ran: what it has when it is through.
-      seed: added to its own.
-    """
+    """Returns the weights at the end, and the last fit's synchronisations."""
     twin = Twin(ran, seed)
     model = TWINS[name](twin, ran)
     return model.get_weights(), len(twin.histories[-1].syncs)

@@ -12,57 +12,33 @@ import io
 import json
 import pathlib
 import statistics
-import sys
 import tempfile
 import tokenize
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from absl import app, flags
 
-from experiments import scripts
-from experiments.bench import measured, processes
-
-FLAGS = flags.FLAGS
+from experiments import processes, scripts, store
+from experiments.bench import measured, script_job
 
 NAMES = (
-    "vae",
-    "dcgan",
-    "distillation",
-    "siamese",
-    "metric_learning",
-    "feature_space",
-    "imbalanced",
-    "text_transformer",
-    "fine_tuning",
-    "nested_logs",
-    "own_loop",
-    "lora",
-)
-OURS = {"fda_tf", "fda", "replicas", "sync", "trainer"}  # what a script adds
+    "vae", "dcgan", "distillation", "siamese", "metric_learning",
+    "feature_space", "imbalanced", "text_transformer", "fine_tuning",
+    "nested_logs", "own_loop", "lora",
+)  # fmt: skip
+OURS = {"fda_tf", "fda", "process_group", "sync", "trainer"}  # what a script adds
 COLUMNS = (
-    "script",
-    "lines",
-    "of",
-    "score alone",
-    "score by two",
-    "as alone",
-    "synchronisations",
-    "from the simulation",
-)
+    "script", "lines", "of", "score alone", "score by two", "as alone",
+    "synchronisations", "from the simulation",
+)  # fmt: skip
 
 
 def measure(name: str, folder: str) -> dict:
-    """Returns the row of a script.
-
-    Args:
-      name: of the script.
-      folder: for the weights that its runs leave.
-    """
-    module = f"{__package__}.script_job"
-    job = [sys.executable, "-m", module, name, f"--folder={folder}"]
-    (alone,) = processes.run([*job, "--twin"], timeout=900)
-    workers = [said["runs"] for said in processes.run(job, 2, timeout=900)]
+    """Returns the row of a script."""
+    job = script_job.do, name, folder
+    (alone,) = processes.call(*job, twin=True, timeout=900)
+    found = processes.call(*job, workers=2, timeout=900)
+    workers = [said["runs"] for said in found]
     scores = [run["score"] for run in alone["runs"]]
     by_two = [run["score"] for run in workers[0]]
     low, high = band(scores)
@@ -134,29 +110,25 @@ def _line(row):
     return " | ".join(map(str, cells))
 
 
-def read(file: pathlib.Path) -> dict[str, dict]:
-    """Returns script -> row of what has been measured."""
-    if not file.exists():
-        return {}
-    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return {row["script"]: row for row in rows}
+def read(file: str | pathlib.Path) -> dict[str, dict]:
+    """Returns script -> row of what has been measured, in the order above."""
+    rows = {row["script"]: row for row in store.read(file)}
+    return {name: rows[name] for name in NAMES if name in rows}
 
 
-def main(_: list[str]) -> None:
+def main(options) -> None:
     """Measures what has no row yet; prints the table of all rows."""
-    file = pathlib.Path(FLAGS.out)
-    for name in measured.chosen("only", FLAGS.only, NAMES):
-        rows = read(file)
-        if name not in rows:
+    kept = store.Store(options.out, "script")
+    for name in measured.chosen("only", options.only, NAMES):
+        if {"script": name} not in kept:
             with tempfile.TemporaryDirectory() as folder:
-                rows[name] = measure(name, folder)
-            ordered = [rows[known] for known in NAMES if known in rows]
-            text = "".join(json.dumps(row) + "\n" for row in ordered)
-            file.write_text(text, encoding="utf-8")
-    print(table(read(file).values()))
+                kept.add(measure(name, folder))
+    print(table(read(options.out).values()))
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", "scripts.jsonl", "Of the rows: read, added to.")
-    flags.DEFINE_list("only", None, "Scripts; all by default.")
-    app.run(main)
+    measured.command(
+        main,
+        out=("scripts.jsonl", "Of the rows: read, added to."),
+        only=([], "Scripts; all by default."),
+    )

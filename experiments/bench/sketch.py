@@ -9,24 +9,23 @@ formulation (hashes precomputed, `tensor_scatter_nd_add`) is timed beside them.
 
 peak_bytes_per_param is by how much the resident memory of a new process grew,
 at most, over making tables and sketching twice; the vector was there before.
+It measures the library's `AMSSketch` itself.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
 
-from experiments.bench import measured, processes, resident
+from experiments import processes
+from experiments.bench import measured, resident
 from fda_tf.algorithm.sketch import AMSSketch
 
 # A dozen vectors, or 60 bytes a parameter, and more do not fit.
 _LARGEST_SPREAD = _LARGEST_SCATTER = 20_000_000
 _PRIME = 2**31 - 1
-FLAGS = flags.FLAGS
 COLUMNS = (
     "d", "form", "ns_per_param", "ratio_to_norm", "ratio_quartiles",
     "bytes_per_param", "peak_bytes_per_param", "max_row_sd",
@@ -43,16 +42,7 @@ _METHOD = (
 def named_vectors(
     size: int, width: int, seed: int = 0
 ) -> dict[str, np.ndarray]:
-    """Returns vectors that are good and bad for a sketch, by name.
-
-    Args:
-      size: number of coordinates.
-      width: the sketch's width W, whose multiples are the bad periods.
-      seed: of the random ones.
-
-    Returns:
-      float32 [size] arrays, none of them zero.
-    """
+    """Returns vectors that are good and bad for a sketch, by name."""
     rng = np.random.default_rng(seed)
 
     def normal(*shape):
@@ -174,11 +164,7 @@ def time_pairs(
     repeats: int,
     seconds: float = 0.02,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times two functions in alternating blocks of about `seconds` each.
-
-    Returns:
-      Two float64 [repeats] arrays: seconds of one call, by block.
-    """
+    """Times two functions in alternating blocks of about `seconds` each."""
 
     def block(function, calls):
         begin = time.perf_counter()
@@ -262,12 +248,6 @@ def peak_bytes(size: int) -> int:
     return resident.peak() - before
 
 
-def _memory(size):
-    """Returns `peak_bytes` a parameter, of a process without a pool."""
-    flagged = ("sketch", f"--memory_of={size}")
-    return processes.result(*flagged, env=processes.NO_POOL)["bytes"] / size
-
-
 def flat(row: dict) -> list[dict]:
     """Returns the table's rows of one size: ours, and the scatter form."""
     if "scatter" not in row:
@@ -276,40 +256,24 @@ def flat(row: dict) -> list[dict]:
     return [row | {"form": "sketch"}, scatter]
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Measures each size; prints a table, then all as JSON."""
-    if FLAGS.threads:
-        tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
-    if FLAGS.memory_of:
-        print(json.dumps({"bytes": peak_bytes(FLAGS.memory_of)}))
-        return
+    if options.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(options.threads)
     rows = []
-    for size in map(int, map(float, FLAGS.sizes)):
-        row = measure(size, FLAGS.repeats, FLAGS.seeds)
-        rows += flat(row | {"peak_bytes_per_param": _memory(size)})
+    for size in map(int, map(float, options.sizes)):
+        row = measure(size, options.repeats, options.seeds)
+        grown = processes.call(peak_bytes, size, env=processes.NO_POOL)[0]
+        rows += flat(row | {"peak_bytes_per_param": grown / size})
         print(rows[-1], file=sys.stderr, flush=True)
-    names = ("repeats", "seeds", "threads")
-    about = {name: FLAGS[name].value for name in names}
-    measured.show(rows, COLUMNS, about | {"method": _METHOD})
-
-
-def define_flags() -> None:
-    """Defines the flags: not on import, as others have the same names."""
-    flags.DEFINE_list(
-        "sizes",
-        ["1e4", "61706", "1e6", "2e7", "2e8"],
-        "Numbers of coordinates.",
-    )
-    flags.DEFINE_integer("repeats", 60, "Pairs of blocks timed.", lower_bound=1)
-    flags.DEFINE_integer(
-        "seeds", 400, "Sketches for the spread.", lower_bound=1
-    )
-    flags.DEFINE_integer(
-        "threads", 0, "Threads of one operation; 0: TensorFlow's default."
-    )
-    flags.DEFINE_integer("memory_of", None, "Internal: measure a size's.")
+    measured.show(rows, COLUMNS, options, method=_METHOD)
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    measured.command(
+        main,
+        sizes=(["1e4", "61706", "1e6", "2e7", "2e8"], "Coordinates."),
+        repeats=(60, "Pairs of blocks timed."),
+        seeds=(400, "Sketches for the spread."),
+        threads=(0, "Threads of one operation; 0: TensorFlow's default."),
+    )

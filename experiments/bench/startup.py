@@ -9,7 +9,7 @@ interval of `measured.spread` for the whole.
 
   python      until the script's first line, from when its parent began
   tensorflow  `import tensorflow`; it imports keras, too
-  fda_tf      `import fda_tf` on top of it
+  fda_tf      `import fda_tf`, and what its names load at their first use
   connect     `fda_tf.connect()`: all processes are there, and have met
   model       the model is built and compiled, the data are there
   first step  `fit` until its first batch's end: the workers compare models
@@ -22,28 +22,29 @@ processes that import both, and as the difference between processes that do and
 neighbours that import TensorFlow alone.
 """
 
-import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import time
 
-from absl import app, flags
-
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("repeats", 5, "Starts of each kind.")
-flags.DEFINE_integer("imports", 10, "Pairs of processes that only import.")
-flags.DEFINE_bool("child", False, "Internal: start, and say when what was.")
-flags.DEFINE_bool("plain", False, "Internal: without fda_tf.")
+from experiments import processes
+from experiments.bench import measured
 
 BEGUN = "STARTUP_BEGUN"  # environment variable: when the parent started it
 PARTS = ("python", "tensorflow", "fda_tf", "connect", "model", "first step")
 KINDS = {"Keras, 1": 1, "fda_tf, 1": 1, "fda_tf, 2": 2, "fda_tf, 4": 4}
+IMPORTS = """
+import {} as _, json, time
+t = time.perf_counter()
+{}
+print(json.dumps(time.perf_counter() - t))
+"""
+# All that a training imports; `import fda_tf` by itself loads next to nothing.
+FDA_TF = "import fda_tf; [getattr(fda_tf, name) for name in fda_tf.__all__]"
 
 
-def start() -> dict:
+def start(plain: bool) -> dict:
     """Starts, does a step, and returns the seconds of each part."""
     laps = {"python": time.time() - float(os.environ[BEGUN])}
     last = time.perf_counter()
@@ -57,7 +58,8 @@ def start() -> dict:
 
     lap("tensorflow")
     callbacks = []
-    if not FLAGS.plain:
+    if not plain:
+        exec(FDA_TF, {})
         import fda_tf
 
         lap("fda_tf")
@@ -76,27 +78,22 @@ def start() -> dict:
                 laps["CPU"] = time.process_time() - begun
 
     model = TASKS["lenet5_mnist"].build(seed=0)
-    x = np.zeros((64, 28, 28, 1), np.float32)
+    x, y = np.zeros((64, 28, 28, 1), np.float32), np.zeros(64, np.int64)
     lap("model")
     begun = time.process_time()
     model.fit(
-        x,
-        np.zeros(64, np.int64),
-        batch_size=32,
-        verbose=0,
-        callbacks=[*callbacks, FirstStep()],
+        x, y, batch_size=32, verbose=0, callbacks=[*callbacks, FirstStep()]
     )
     return laps
 
 
 def total(kind: str) -> dict:
     """Starts one kind; returns the slowest process's seconds, and their sum."""
-    from experiments.bench import processes
-
-    command = [sys.executable, "-m", "experiments.bench.startup", "--child"]
-    command += ["--plain"] if kind.startswith("Keras") else []
-    begun = {BEGUN: repr(time.time())}
-    found = processes.run(command, KINDS[kind], timeout=120.0, env=begun)
+    plain = kind.startswith("Keras")
+    found = processes.call(
+        start, plain, workers=KINDS[kind], timeout=120.0,
+        env={BEGUN: repr(time.time())},
+    )  # fmt: skip
 
     def seconds(laps):
         return sum(laps[part] for part in PARTS if part in laps)
@@ -105,35 +102,22 @@ def total(kind: str) -> dict:
     return slowest | {"total": seconds(slowest)}
 
 
-def import_seconds(what: str) -> tuple[float, float]:
+def import_seconds(first: str, then: str) -> tuple[float, float]:
     """Imports in a new process; returns its seconds, and the last import's."""
-    *before, last = what.split()
-    program = "; ".join(
-        [f"import {name}" for name in ["time", *before]]
-        + [f"t = time.perf_counter(); import {last}"]
-        + ["print(time.perf_counter() - t)"]
-    )
     begun = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    return time.perf_counter() - begun, float(done.stdout)
+    program = IMPORTS.format(first, then)
+    (last,) = processes.run([sys.executable, "-c", program], timeout=120)
+    return time.perf_counter() - begun, last
 
 
 def imports(pairs: int) -> dict:
     """Returns what importing fda_tf adds, in seconds."""
-    from experiments.bench import measured
-
     within, apart, alone = [], [], []
+    kinds = {"plain": "pass", "both": FDA_TF}
     for i in range(pairs):
-        kinds = ["tensorflow", "tensorflow fda_tf"]
-        found = {k: import_seconds(k) for k in kinds[:: 1 - 2 * (i % 2)]}
-        (plain, _), (both, last) = (found[k] for k in kinds)
+        order = list(kinds)[:: 1 - 2 * (i % 2)]
+        found = {k: import_seconds("tensorflow", kinds[k]) for k in order}
+        (plain, _), (both, last) = found["plain"], found["both"]
         within.append(last)
         apart.append(both - plain)
         alone.append(plain)
@@ -144,18 +128,13 @@ def imports(pairs: int) -> dict:
     }
 
 
-def main(_) -> None:
+def main(options) -> None:
     """Starts all kinds again and again, then prints the medians."""
-    if FLAGS.child:
-        print(json.dumps(start()), flush=True)
-        return
-    from experiments.bench import measured
-
-    if FLAGS.repeats < 1 or FLAGS.imports < 1:
-        raise app.UsageError("--repeats and --imports: expected 1 or more.")
+    if options.repeats < 1 or options.imports < 1:
+        raise ValueError("--repeats and --imports: expected 1 or more.")
     total("Keras, 1")  # what is read from the disk is then at hand
     starts, order = {kind: [] for kind in KINDS}, random.Random(0)
-    for _ in range(FLAGS.repeats):
+    for _ in range(options.repeats):
         for kind in order.sample(list(KINDS), len(KINDS)):
             starts[kind].append(total(kind))
             print(kind, starts[kind][-1], file=sys.stderr, flush=True)
@@ -168,14 +147,16 @@ def main(_) -> None:
         totals = [laps["total"] for laps in found]
         row["total"], row["interval"] = measured.spread(totals)
         rows.append(row)
-    added = imports(FLAGS.imports)
-    for what, (median, interval) in added.items():
-        low, high = interval
+    added = imports(options.imports)
+    for what, (median, (low, high)) in added.items():
         print(f"{what}: {median:.3f} s ({low:.3f} to {high:.3f})")
-    measured.show(
-        rows, ("kind", *PARTS, "total", "interval", "CPU"), {"imports": added}
-    )
+    columns = ("kind", *PARTS, "total", "interval", "CPU")
+    measured.show(rows, columns, imports=added)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    measured.command(
+        main,
+        repeats=(5, "Starts of each kind."),
+        imports=(10, "Pairs of processes that only import."),
+    )

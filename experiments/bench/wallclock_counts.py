@@ -1,4 +1,7 @@
-"""What the hosts of `experiments.bench.wallclock` spend on its clock."""
+"""What the hosts of `experiments.bench.wallclock` spend on its clock.
+
+Its meter is the library's own (`fda_tf.workers.byte_meter`), which it extends.
+"""
 
 import math
 import os
@@ -10,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 from experiments.bench import netlab
-from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.workers import byte_meter
 
 LINE = 16  # floats: TensorFlow cuts a ring's pieces at whole 64 bytes
@@ -75,25 +77,25 @@ class Spent:
       blocks: how often the clock was stopped.
     """
 
-    def __init__(self, process_group: ProcessGroup):
-        self._replicas = process_group
+    def __init__(self, process_group):
+        self._group = process_group
         self.seconds = self.cpu = self.busy = 0.0
         self.bytes = self.packets = self.blocks = 0
 
     def on(self, work: Callable, *args: object) -> "Spent":
         """Does some work on the clock, which all hosts begin at once."""
-        self._replicas.sum(1)
+        self._group.sum(1)
         before = netlab.counters()
         busy, cpu = busy_seconds(), time.process_time()
         begun = time.perf_counter()
         work(*args)
         ended = time.perf_counter()
         busy, cpu = busy_seconds() - busy, time.process_time() - cpu
-        self._replicas.sum(1)  # what is asked of us late has gone out by now
+        self._group.sum(1)  # what is asked of us late has gone out by now
         after = netlab.counters()
         sent = [after[name] - before[name] for name in ("bytes", "packets")]
         own = np.array([begun, ended, cpu, busy, *sent], np.float64)
-        everyones = self._replicas.gather(own)
+        everyones = self._group.gather(own)
         # The hosts are on one machine, and have its one clock.
         self.seconds += float(everyones[:, 1].max() - everyones[:, 0].min())
         self.cpu += float(everyones[:, 2].sum())

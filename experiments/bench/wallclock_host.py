@@ -5,58 +5,18 @@ trained, and stand still while the chief evaluates. All that a host measures is
 gathered, so that every host has the same numbers and takes the same decisions.
 """
 
-import json
 import math
 import os
 import statistics
-import sys
 import time
 
 import numpy as np
-import tensorflow as tf
 
 import fda_tf
-from experiments import datasets, results
-from experiments.bench import gradients
+from experiments import config, results, training
+from experiments.algorithms import ALGORITHMS
+from experiments.bench import gradients, homes
 from experiments.bench.wallclock_counts import Meter, Spent, messages
-from experiments.tasks import TASKS
-from fda_tf.algorithm import policies
-from fda_tf.core import loop as training
-from fda_tf.data import sources
-from fda_tf.processes.process_group import ProcessGroup
-from fda_tf.workers import distributed, local_model
-
-GRADIENTS = "synchronous:gradients"
-
-
-def policy(method: str, theta: float) -> policies.Policy:
-    """Returns when a method synchronises.
-
-    Args:
-      method: synchronous, synchronous:gradients (whose steps themselves
-        exchange), local:H, fedavg, or a monitor's name; after it :theta (a
-        number, or auto) and after that :steps between checks.
-      theta: of a monitor without one.
-
-    Example:
-      >>> policy("local:8", 1.5)
-      Every(steps=8, epochs=None)
-      >>> policy("linear:2:16", 1.5).check_every
-      CheckEvery(steps=16, epochs=None)
-    """
-    kind, *numbers = method.split(":")
-    if method == "synchronous":
-        return fda_tf.Every(steps=1)
-    if method == GRADIENTS:
-        return fda_tf.Every(steps=10**9)
-    if method == "fedavg":
-        return fda_tf.Every(epochs=1)
-    if kind == "local":
-        return fda_tf.Every(steps=int(numbers[0]))
-    first, check_every = (*numbers, *("", "1")[len(numbers) :])
-    if first != "auto":
-        first = float(first or theta)
-    return fda_tf.VarianceThreshold(first, kind, check_every=int(check_every))
 
 
 class Trial:
@@ -64,35 +24,29 @@ class Trial:
 
     Args:
       job: what `wallclock` asks for.
+      data_dir: folder with the data sets, or None.
       process_group: the hosts.
     """
 
-    def __init__(
-        self,
-        job: dict,
-        process_group: ProcessGroup,
-    ):
+    def __init__(self, job: dict, data_dir: str | None, process_group):
         self.job, self.process_group = job, process_group
-        task = TASKS[job["task"]]
-        loaded = datasets.load(task.dataset, job["data_dir"], task.classes)
-        x, x_test = task.inputs(loaded.x_train, loaded.x_test)
-        y, self.test = loaded.y_train, (x_test, loaded.y_test)
-        pieces = fda_tf.partition.split(
-            "iid", y, process_group.count, job["seed"]
+        seed, count = job["seed"], process_group.count
+        by_gradients = job["method"] == gradients.NAME
+        settings = config.settings(
+            "local_sgd:interval=1000000000" if by_gradients else job["method"],
+            **{"task": job["task"], "seed": seed, "workers": count},
         )
-        own = pieces[process_group.index]
-        source = sources.source(
-            [(x[own], y[own])], 32, "passes", job["seed"], process_group.index
-        )
-        model, self.meter = task.build(job["seed"]), Meter(process_group.count)
-        if job["method"] == GRADIENTS:
+        data = training.load(job["task"], count, seed, "iid", data_dir)
+        self.test = data.test
+        model, self.meter = training.builder(settings)(), Meter(count)
+        if by_gradients:
             gradients.averaged(model, self._mean)
-        local = local_model.Worker(model, source.spec())
-        self.home = distributed.Cluster(local, source, process_group)
+        shard = data.shards[process_group.index]
+        self.home = homes.cluster(process_group, model, shard, seed=seed)
         self.home.meter = self.meter
-        epoch = source.epoch_steps(len(y), process_group.count)
-        sync = policy(job["method"], task.theta)
-        self.loop = training.Loop(self.home, sync, None, epoch)
+        epoch = self.home.source.epoch_steps(data.samples, count)
+        algorithm = ALGORITHMS[settings.algorithm].of_run(settings)
+        self.loop = homes.Loop(self.home, algorithm, epoch)
 
     def _mean(self, gradient):
         self.meter.all_reduce("model", gradient)
@@ -134,7 +88,7 @@ class Trial:
                 break
         spent.on(self.loop.finish)  # all hosts are to have the average
         counted, theta = self.loop.counters(), float(self.loop.theta)
-        if job["method"] == GRADIENTS:
+        if job["method"] == gradients.NAME:
             counted["syncs"] = step
         names = ("syncs", "checks", "state_bytes", "model_bytes", "wire_bytes")
         return {
@@ -157,12 +111,11 @@ class Trial:
 
     def framing(self) -> dict:
         """Measures what the cards send for a message besides its tensor."""
-        count, size = (
-            self.process_group.count,
-            self.home.worker.weights.layout.size,
+        count = self.process_group.count
+        size = self.home.worker.weights.layout.size
+        loop = homes.Loop(
+            self.home, fda_tf.VarianceThreshold(math.inf, "naive")
         )
-        naive = fda_tf.VarianceThreshold(math.inf, "naive")
-        loop = training.Loop(self.home, naive, None)
 
         def exchange(times):
             for _ in range(times):
@@ -198,8 +151,7 @@ class Trial:
 
         One host alone: by its seconds of CPU.
         """
-        never = fda_tf.Every(steps=10**9)
-        loop = training.Loop(self.home, never, None)
+        loop = homes.Loop(self.home, fda_tf.Every(steps=10**9))
         _run(loop, 3)
         steps, together, alone = 100, [], []
         for _ in range(5):
@@ -226,20 +178,15 @@ def _run(loop, steps):
         loop.raise_bad_drift()
 
 
-def main() -> None:
-    """Does the job of the command line; prints what came of it."""
-    job = json.loads(sys.argv[1])
-    tf.config.threading.set_intra_op_parallelism_threads(1)
+def run(job: dict, data_dir: str | None) -> dict:
+    """Does a job as one of its hosts; returns what came of it."""
+    training.one_thread()
     process_group = fda_tf.connect(start_timeout=120)
     with process_group.lost_worker_in_words():
-        trial = Trial(job, process_group)
+        trial = Trial(job, data_dir, process_group)
         trial.warm_up()
         result = trial.train()
-        if job["method"] == GRADIENTS:  # no step of its is without exchange
-            trial = Trial(job | {"method": "synchronous"}, process_group)
-        result |= trial.framing() | trial.local_steps()
-    print(json.dumps(result), flush=True)
-
-
-if __name__ == "__main__":
-    main()
+        if job["method"] == gradients.NAME:  # no step is without exchange
+            synchronous = job | {"method": "synchronous"}
+            trial = Trial(synchronous, data_dir, process_group)
+        return result | trial.framing() | trial.local_steps()

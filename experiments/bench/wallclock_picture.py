@@ -8,41 +8,45 @@ from matplotlib import lines
 from matplotlib.figure import Figure
 
 from experiments import style
-from experiments.bench import wallclock_runs
+from experiments.bench import gradients, wallclock_runs
 from experiments.tasks import TASKS
 
-KINDS = {"local": "local_sgd"}  # that style.LOOKS calls otherwise
 MARKERS = "osD^vPX<>ph"
+
+
+def kind_of(method: str) -> str:
+    """Returns the algorithm whose look a method has."""
+    return "synchronous" if method == gradients.NAME else method.split(":")[0]
 
 
 def name_of(method: str) -> str:
     """Returns what pictures call a method.
 
     Example:
-      >>> name_of("local:32"), name_of("linear:auto:16"), name_of("sketch")
-      ('Local SGD, H = 32', 'LinearFDA, auto, check every 16', 'SketchFDA')
+      >>> name_of("local_sgd:interval=32"), name_of("sketch")
+      ('Local SGD, H = 32', 'SketchFDA')
+      >>> name_of("linear:theta=auto:check_every=16")
+      'LinearFDA, auto, check every 16'
     """
-    kind, *numbers = method.split(":")
-    name = style.LOOKS[KINDS.get(kind, kind)].name
-    if kind == "local":
-        return f"{name}, H = {numbers[0]}"
-    if kind == "synchronous":
-        return ", ".join([name, *numbers])
-    theta, every = (*numbers, "", "")[:2]
-    if theta and theta != "auto":
-        theta = style.theta(float(theta))
-    if every:
-        every = f"check every {every}"
-    return ", ".join(filter(None, [name, theta, every]))
+    name = style.LOOKS[kind_of(method)].name
+    if method == gradients.NAME:
+        return f"{name}, gradients"
+    words = [name]
+    for word in method.split(":")[1:]:
+        key, _, value = word.partition("=")
+        if key == "theta":
+            value = value if value == "auto" else style.theta(float(value))
+        words.append(
+            {"theta": value, "interval": f"H = {value}"}.get(
+                key, f"{key.replace('_', ' ')} "
+                f"{value}",
+            )
+        )  # fmt: skip
+    return ", ".join(words)
 
 
 def draw(runs: Iterable[dict], prefix: str) -> list[str]:
-    """Draws a picture for each task; returns their paths.
-
-    Args:
-      runs: lines of the benchmark.
-      prefix: of the paths; -TASK.png comes after it.
-    """
+    """Draws a picture for each task; returns their paths."""
     by_task = collections.defaultdict(list)
     for run in runs:
         by_task[run["task"]].append(run)
@@ -90,9 +94,9 @@ def _of(runs, **wanted):
 
 def _look(method, methods):
     """Returns the line and the marker of a method: its kind's colour."""
-    kind = method.split(":")[0]
-    colour = style.LOOKS[KINDS.get(kind, kind)].colour
-    alike = [m for m in methods if m.split(":")[0] == kind]
+    kind = kind_of(method)
+    colour = style.LOOKS[kind].colour
+    alike = [m for m in methods if kind_of(m) == kind]
     return {
         "color": colour,
         "linestyle": style.dashes(alike.index(method)),

@@ -1,8 +1,6 @@
 """What the runs of `experiments.bench.wallclock` took."""
 
 import collections
-import json
-import pathlib
 import statistics
 from collections.abc import Iterable, Mapping
 
@@ -11,36 +9,15 @@ from collections.abc import Iterable, Mapping
 # The third is a small task to try this out, with what ships with the project.
 TARGETS = {"lenet5_mnist": 0.98, "cnn_fashion": 0.86, "lenet5_mnist5000": 0.9}
 METHODS = (
-    "synchronous", "local:8", "local:32", "local:128", "fedavg", "linear",
-    "linear::16", "linear:auto", "linear:auto:16", "sketch", "sketch:auto",
+    "synchronous", *(f"local_sgd:interval={h}" for h in (8, 32, 128)), "fedavg",
+    "linear", "linear:check_every=16", "linear:theta=auto",
+    "linear:theta=auto:check_every=16", "sketch", "sketch:theta=auto",
 )  # fmt: skip
 KEY = ("task", "method", "mbit", "seed", "hosts", "target", "every")
 
-Runs = Mapping[tuple, dict]  # by `key_of`
 
-
-def read(path: str) -> Runs:
-    """Returns key -> run, of the lines that are there; the last one counts."""
-    file = pathlib.Path(path)
-    lines = file.read_text().splitlines() if file.exists() else []
-    rows = [json.loads(line) for line in lines if line]
-    return {key_of(row): row for row in rows}
-
-
-def key_of(row: dict) -> tuple:
-    """Returns what tells one run from another."""
-    return tuple(row[name] for name in KEY)
-
-
-def is_done(job: dict, runs: Runs, others: float = 1.0) -> bool:
-    """Returns whether a run is there, and more would not come of a new one.
-
-    Args:
-      job: with its limits.
-      runs: those that are there.
-      others: the share of the machine's cores that others may have had.
-    """
-    run = runs.get(key_of(job))
+def is_done(job: dict, run: dict | None, others: float = 1.0) -> bool:
+    """Returns whether more would not come of running a job again."""
     if run is None or run["others"] > others:
         return False
     limits = ("steps", "seconds")
@@ -67,7 +44,7 @@ def step_seconds(runs: Iterable[dict]) -> dict[tuple, tuple[float, float]]:
     return found
 
 
-def costs(run: dict, seconds: dict[tuple, tuple[float, float]]) -> dict:
+def costs(run: Mapping, seconds: Mapping[tuple, tuple[float, float]]) -> dict:
     """Returns a run's figures, as the table names them.
 
     `compute s` is what the steps would take if nothing were ever sent, `waiting
@@ -75,10 +52,6 @@ def costs(run: dict, seconds: dict[tuple, tuple[float, float]]) -> dict:
     host.
     `explained` is what the meter counts, and the frames that go with it, over
     what the cards have sent without the headers of the packets.
-
-    Args:
-      run: a line.
-      seconds: what `step_seconds` returned.
     """
     together, alone = seconds[run["task"], run["hosts"]]
     compute = run["steps_taken"] * together
@@ -104,14 +77,14 @@ def costs(run: dict, seconds: dict[tuple, tuple[float, float]]) -> dict:
     }
 
 
-def table(runs: Runs) -> list[dict]:
+def table(runs: Iterable[dict]) -> list[dict]:
     """Returns a row for each task, rate and method: medians over the seeds.
 
     Of those that reached the target, if any did. Runs with other numbers of
     hosts, or other targets, have rows of their own.
     """
     groups = collections.defaultdict(list)
-    for run in runs.values():
+    for run in runs:
         groups[tuple(run[name] for name in KEY if name != "seed")].append(run)
     order = {name: i for i, name in enumerate((*TARGETS, *METHODS))}
 
@@ -119,19 +92,17 @@ def table(runs: Runs) -> list[dict]:
         task, method, mbit, *rest = group
         return order.get(task, 99), mbit, *rest, order.get(method, 99), method
 
-    rows, seconds = [], step_seconds(runs.values())
+    rows = []
+    seconds = step_seconds(run for group in groups.values() for run in group)
     for group in sorted(groups, key=place):
         task, method, mbit, hosts, *_ = group
         found = groups[group]
         reached = [run for run in found if run["reached"]]
-        found = reached or found
-        each = [costs(run, seconds) for run in found]
-        middle = {
-            name: statistics.median(c[name] for c in each) for name in each[0]
-        }
+        each = [costs(run, seconds) for run in reached or found]
+        middle = {n: statistics.median(c[n] for c in each) for n in each[0]}
         rows.append(
             {"task": task, "mbit": mbit, "method": method, "hosts": hosts}
-            | {"runs": len(groups[group]), "reached": len(reached)}
+            | {"runs": len(found), "reached": len(reached)}
             | middle
             | {"seconds of each": sorted(c["s"] for c in each)}
         )

@@ -33,12 +33,7 @@ class Pair:
 
 
 def beside(pairs: Sequence[Pair], title: str) -> Figure:
-    """A row per setting: how ours relates to theirs, 1 being the same.
-
-    Args:
-        pairs: one or more, all of the same quantities.
-        title: of the figure.
-    """
+    """A row per setting: how ours relates to theirs, 1 being the same."""
     what = list(pairs[0].theirs)
     rows = np.arange(len(pairs))
     fig = style.figure(6.4, 1.3 + 0.27 * len(pairs))

@@ -131,15 +131,6 @@ def times_fewer(
     """How many times fewer bytes to the target than an algorithm sent.
 
     Of several cases of it with the same K, the one that sent least counts.
-
-    Args:
-        case: that reached the target, in one seed or more.
-        experiment: the case's.
-        rival: name of the algorithm.
-
-    Returns:
-        (ratio of the medians, the rival's case), or None if either did not
-        reach the target, or this is the rival.
     """
     own = case.median("bytes_to_target")
     rivals = [

@@ -13,14 +13,10 @@ _MASS = 0.75  # of a cloud's density, within its outline
 
 
 def clouds(costs: Mapping[str, np.ndarray], title: str) -> Figure:
-    """Bytes against steps to the target: a cloud per algorithm.
+    """Bytes against steps, [n, 2] of each algorithm's runs: a cloud for each.
 
     The shade holds three quarters of a kernel density of the runs, in
     logarithms; the large marker is their geometric mean.
-
-    Args:
-        costs: algorithm -> (steps, bytes) of each run [n, 2], above 0.
-        title: of the figure.
     """
     fig = style.figure(6.4, 4.4)
     axes = fig.add_subplot()
@@ -102,14 +98,7 @@ class Line:
 def against(
     lines: Sequence[Line], x_label: str, y_label: str, title: str
 ) -> Figure:
-    """Costs against theta or K, medians with their range over the seeds.
-
-    Args:
-        lines: one with x NaN is a level line across the figure.
-        x_label: below, with its unit.
-        y_label: beside; "sent ..." is in bytes.
-        title: of the figure.
-    """
+    """Costs against theta or K; a line with x NaN is level across it."""
     fig = style.figure(6.4, max(4.0, 1.0 + 0.16 * len(lines)))
     axes = fig.add_subplot()
     xs = [x for line in lines for x in line.x if not np.isnan(x)]

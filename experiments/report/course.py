@@ -31,12 +31,7 @@ class Course:
 
 
 def course(runs: Sequence[Course], title: str) -> Figure:
-    """A panel per run: its variance, theta, and a tick per synchronisation.
-
-    Args:
-        runs: one or more; they share the axis of steps.
-        title: of the figure.
-    """
+    """A panel per run: its variance, theta, and a tick per synchronisation."""
     fig = style.figure(6.4, 0.7 + 1.45 * len(runs))
     panels = fig.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
     for axes, run in zip(panels, runs, strict=True):

@@ -12,17 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments import results, style, summary
+from experiments import results, store, style
 from experiments.config import Settings
 from experiments.tasks import TASKS
 
-_SETTINGS = tuple(field.name for field in dataclasses.fields(Settings))
+_FIELDS = dataclasses.fields(Settings)
+_SETTINGS = tuple(field.name for field in _FIELDS)
+_NEEDED = [f.name for f in _FIELDS if f.default is dataclasses.MISSING]
 _FILES = ("config.json", "metrics.csv", "syncs.csv", "summary.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run; from a summary CSV it has settings and summary alone.
+    """A finished run; of --summary it has settings and summary alone.
 
     Attributes:
         settings: what made it.
@@ -46,13 +48,7 @@ class Run:
 
 
 def load(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
-    """The runs of folders and of summary CSVs, each run once.
-
-    Args:
-        paths: folders of run folders, run folders, or CSVs of --summary.
-
-    Returns:
-        (runs, a line for each that was left out).
+    """The runs of folders and of summaries, each run once.
 
     Raises:
         ValueError: a path that does not exist.
@@ -63,11 +59,13 @@ def load(paths: Sequence[str]) -> tuple[list[Run], list[str]]:
         if not path.exists():
             raise ValueError(
                 f"{path} does not exist; give a folder that experiments.run "
-                "wrote, or the CSV of its --summary"
+                "wrote, or the file of its --summary"
             )
         for source in _sources(path):
             try:
-                runs = _read_csv(source) if source.is_file() else [_run(source)]
+                runs = (
+                    _read_file(source) if source.is_file() else [_run(source)]
+                )
             except ValueError as error:
                 left_out.append(f"{source}: {error}")
                 continue
@@ -91,14 +89,14 @@ def _is_run(folder: pathlib.Path) -> bool:
     return any((folder / name).exists() for name in _FILES)
 
 
-def _read_csv(path: pathlib.Path) -> list[Run]:
+def _read_file(path: pathlib.Path) -> list[Run]:
     runs = []
-    for run_id, row in summary.read(str(path)).items():
+    for run_id, row in store.Runs(path).by_id().items():
         # "steps" there are those done; the limit is in RUN_ID alone.
         limit = re.search(r"-max(\d+)-", run_id)
-        values = {name: row[name] for name in _SETTINGS}
-        values["steps"] = int(limit[1]) if limit else None
-        settings = _known(Settings(**values))
+        settings = _settings(
+            row | {"steps": int(limit[1]) if limit else None}, "its row"
+        )
         if settings.run_id != run_id:
             raise ValueError(
                 f"damaged, its row {run_id} has the settings of "
@@ -120,7 +118,7 @@ def _run(folder: pathlib.Path) -> Run:
             f"of another version, its files have format {version}; this "
             f"program reads {results.FORMAT}"
         )
-    settings = _settings(config)
+    settings = _settings(config, "config.json")
     if settings.run_id != config.get("run_id"):
         raise ValueError(
             f"its settings are those of {settings.run_id}, not of "
@@ -159,19 +157,20 @@ def _json(path: pathlib.Path) -> dict:
     return value
 
 
-def _settings(config: Mapping[str, object]) -> Settings:
-    config = dict.fromkeys(summary.LATER) | config
-    missing = [name for name in _SETTINGS if name not in config]
+def _settings(found: Mapping[str, object], what: str) -> Settings:
+    # Files of before lack the settings that came later.
+    missing = [name for name in _NEEDED if name not in found]
     if missing:
         raise ValueError(
-            f"of another version, config.json has no {', '.join(missing)}"
+            f"of another version, {what} has no {', '.join(missing)}"
         )
-    # JSON has no infinity: `results.write_json` writes it as a text.
-    values = {
-        name: math.inf if config[name] == "inf" else config[name]
-        for name in _SETTINGS
-    }
-    return _known(Settings(**values))
+    # JSON has no infinity: `store.plain` makes it a text.
+    values = {name: found.get(name) for name in _SETTINGS}
+    return _known(
+        Settings(
+            **{n: math.inf if v == "inf" else v for n, v in values.items()}
+        )
+    )
 
 
 def _known(settings: Settings) -> Settings:
@@ -186,11 +185,10 @@ def _known(settings: Settings) -> Settings:
 def _table(path: pathlib.Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     """These columns of a CSV; what is to be a number is one."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [
-                {name: row[name] for name in columns}
-                for row in csv.DictReader(file)
-            ]
+        rows = [
+            {name: row[name] for name in columns}
+            for row in store.read_csv(path)
+        ]
         for row in rows:
             for name in set(columns) - {"cause"}:
                 row[name] = float(row[name] or "nan")

@@ -79,10 +79,6 @@ def inline(text: str, name: str) -> str:
 
     Its size is the page's matter, its ids begin with a name, and colours are
     variables with the figure's own as their default.
-
-    Args:
-        text: of the file.
-        name: unique on the page.
     """
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -105,14 +101,7 @@ def _variable(found: re.Match) -> str:
 def render(
     title: str, lead: str, sections: Sequence[Section], notes: Sequence[str]
 ) -> str:
-    """The page.
-
-    Args:
-        title: of the page.
-        lead: below it.
-        sections: in order.
-        notes: a line for each run that was left out.
-    """
+    """The page."""
     links = "".join(
         f'<li><a href="#s{i}">{_text(section.title)}</a></li>'
         for i, section in enumerate(sections)

@@ -30,12 +30,7 @@ def counts(labels: np.ndarray, pieces: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def heat(table: np.ndarray, title: str) -> Figure:
-    """Draws a split.
-
-    Args:
-        table: samples [workers, labels].
-        title: of the figure.
-    """
+    """Draws a split."""
     workers, labels = table.shape
     height = 1.5 + min(max(workers, 4) * 0.3, 5.5)
     fig = style.figure(6.4, height)

@@ -2,11 +2,14 @@
 
 import doctest
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from experiments import processes, store
 from experiments.bench import (
     check,
     costs,
@@ -15,13 +18,24 @@ from experiments.bench import (
     fits,
     measured,
     netlab,
-    processes,
+    overhead,
     sketch,
 )
 
 
 @pytest.mark.parametrize(
-    "module", [check, costs, estimate, exchange, fits, measured, netlab, sketch]
+    "module",
+    [
+        check,
+        costs,
+        estimate,
+        exchange,
+        fits,
+        measured,
+        netlab,
+        overhead,
+        sketch,
+    ],
 )
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
@@ -49,6 +63,61 @@ def test_the_first_process_to_fail_ends_all_and_is_quoted():
         processes.run(
             [sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.5
         )
+
+
+def add(a, b, times=1):
+    """What `test_a_function_is_called_in_a_process` calls."""
+    return {"sum": times * (a + b), "job": bool(os.environ["TF_CONFIG"])}
+
+
+def test_a_function_is_called_in_each_process(monkeypatch):
+    folder = pathlib.Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{folder.parent}")
+    assert processes.call(add, 1, 2, times=3) == [{"sum": 9, "job": False}]
+    both = processes.call(add, 1, 2, workers=2)
+    assert both == [{"sum": 3, "job": True}] * 2
+
+
+def test_flags_are_read_by_their_defaults(monkeypatch, capsys):
+    got = []
+    flags = {
+        "sizes": (["1e4"], "Some."), "count": (3, "."), "rate": (float, "."),
+        "only": ((), "Again and again."), "quick": (False, "."),
+    }  # fmt: skip
+    words = ["--sizes=", "--only=a, b", "--only=c", "--rate=1e3", "--quick"]
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    measured.command(lambda options: got.append(vars(options)), **flags)
+    assert got == [
+        {"sizes": [], "only": ["a, b", "c"], "rate": 1e3, "quick": True}
+        | {"count": 3}
+    ]
+    monkeypatch.setattr(sys, "argv", ["bench", "--count=many"])
+    with pytest.raises(SystemExit):
+        measured.command(print, **flags)
+    assert "invalid int value: 'many'" in capsys.readouterr().err
+
+
+def test_of_rows_with_one_key_the_last_counts(tmp_path):
+    path = tmp_path / "folder" / "rows.jsonl"
+    kept = store.Store(path, "name", "seed")
+    for value in (1, float("inf")):
+        kept.add({"name": "a", "seed": 0, "value": value})
+    kept.add({"name": "b", "seed": 0, "value": None})
+    again = store.Store(path, "name", "seed")
+    assert len(store.read(path)) == 3 and again.rows == kept.rows
+    assert again[{"name": "a", "seed": 0}]["value"] == "inf"
+    assert {"name": "a", "seed": 1} not in again
+    path.write_text('["a"]\n')
+    with pytest.raises(ValueError, match="is not a summary .* no object"):
+        store.read(path)
+
+
+@pytest.mark.parametrize("name", ["auto", "rivals", "compressions"])
+def test_the_committed_rows_are_read(name):
+    folder = pathlib.Path(store.__file__).parent / "summaries"
+    key = ("algorithm", "task") if name == "auto" else ("method",)
+    kept = store.Store(folder / f"{name}.jsonl", *key, "seed", "workers")
+    assert len(kept.rows) > 10
 
 
 def test_what_is_worse_warns_and_fails():
@@ -79,14 +148,13 @@ def test_the_quick_figures_are_committed():
         "sketch/norm, d=1000000",
         "simulation/step, K=5",
         "a check, linear/local step",
-        "a check, sketch, cascade/local step",
+        "a check, sketch/local step",
         "synchronisation/all-reduce, 10 tensors",
     }
 
 
 SLOW_SKETCH = """
-from absl import app
-from fda_tf.sketch import AMSSketch
+from fda_tf.algorithm.sketch import AMSSketch
 
 fast = AMSSketch.sketch
 
@@ -94,9 +162,8 @@ def eight_times(self, vector):
     return sum(fast(self, vector * scale) for scale in range(1, 9))
 
 AMSSketch.sketch = eight_times
-from experiments.bench import check
-check.define_flags()
-app.run(check.main)
+from experiments.bench import check, measured
+measured.command(check.main, **check.FLAGS)
 """
 
 

@@ -16,6 +16,7 @@ from experiments.tasks import TASKS
 
 def test_help_names_everything():
     text = run.__doc__ + flags.FLAGS.module_help(run)
+    text = " ".join(text.split())
     for name in (*ALGORITHMS, *TASKS, *config.SPECIAL):
         assert name in text
     for field in dataclasses.fields(config.Settings):
@@ -74,6 +75,52 @@ def test_flags_beat_defaults():
     assert fedadam.learning_rate == 0.5
     assert fedadam.server_learning_rate == 0.25
     assert fedadam.local_epochs == 1
+
+
+@pytest.mark.parametrize(
+    "text, more",
+    [
+        ("sketch", {}),
+        ("linear:theta=auto:check_every=16", {"check_every": 16}),
+        ("linear:theta=epochs:2.0", {"theta": "epochs:2.0"}),
+        ("sketch:overlap=True:cascade=False", {"cascade": False}),
+        ("local_sgd:interval=3:server=yogi:server_learning_rate=0.5", {}),
+        ("adacomm:change_every=7", {"interval": 20}),
+        ("fedavg:compression=int8:feedback", {"local_epochs": 1}),
+        ("post_local:mu=0.1", {"synchronous_steps": 10}),
+    ],
+)
+def test_a_text_says_an_algorithm(text, more):
+    settings = config.settings(text)
+    assert {name: getattr(settings, name) for name in more} == more
+    row = ALGORITHMS[settings.algorithm]
+    made = row.of_run(settings)
+    again = config.settings(settings.text)  # parameters are in an order
+    assert again == settings and again.run_id == settings.run_id
+    assert again.run_id != config.settings("naive").run_id
+    assert row.of_run(again).get_config() == made.get_config()
+
+
+def test_a_text_goes_before_the_flags():
+    runs, unused = plan(algorithm=["linear", "linear:theta=2"], theta=5.0)
+    assert [run.theta for run in runs] == [5.0, 2.0] and not unused
+    assert config.names(runs) == ["linear:theta=5.0", "linear:theta=2.0"]
+    assert config.names(runs[:1]) == ["linear"]
+
+
+def test_what_a_text_gives_is_in_the_algorithm():
+    text = "local_sgd:interval=3:server=momentum:server_momentum=0.5"
+    settings = config.settings(f"{text}:mu=0.25:compression=topk:0.25")
+    row = ALGORITHMS["local_sgd"]
+    made = row.of_run(settings)
+    assert made.sync == fda_tf.Every(steps=3)
+    assert made.server_optimizer.momentum == 0.5
+    assert float(made.server_optimizer.learning_rate) == 1.0
+    assert repr(made.compression) == "TopK(fraction=0.25)"
+    assert row.local_optimizer(settings).mu == 0.25
+    settings = config.settings("linear:max_interval=9:overlap=true")
+    sync = ALGORITHMS["linear"].of_run(settings).sync
+    assert sync.max_interval == fda_tf.Every(steps=9) and sync.overlap
 
 
 def test_unused_flags_are_dropped():

@@ -90,7 +90,7 @@ def test_what_no_algorithm_uses_is_said_and_dropped(caplog):
         (["--grid=split=half"], "the split 'half'; expected one like iid, so"),
         (["--grid=split=iid,natural"], "without the client of each"),
         (["--grid=workers=4001"], "4001 workers and 4000 samples"),
-        (["--grid=seed=1", "--summary=/proc/a/b.csv"], "--summary=/proc/a"),
+        (["--grid=seed=1", "--summary=/proc/a/b.jsonl"], "--summary=/proc/a"),
         (["--grid=seed=1", "--overwrite"], "--overwrite is not for a sweep"),
     ],
 )

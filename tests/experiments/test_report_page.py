@@ -70,12 +70,12 @@ def test_real_runs_are_read(finished):
 
 
 def test_a_summary_is_read_too_and_a_folder_says_more(finished):
-    csv = str(finished / "summary.csv")
-    runs, left_out = loading.load([csv])
+    file = str(finished / "summary.jsonl")
+    runs, left_out = loading.load([file])
     assert len(runs) == 2 and not left_out
     assert {run.settings.steps for run in runs} == {12}  # the limit
     assert not any(run.rows for run in runs)
-    for paths in ([csv, str(finished)], [str(finished), csv]):
+    for paths in ([file, str(finished)], [str(finished), file]):
         both, _ = loading.load(paths)
         assert len(both) == 2 and all(run.rows for run in both)
 
@@ -159,15 +159,15 @@ def test_what_cannot_be_trusted_is_named_and_left_out(folder, words):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("a,b\n1,2\n", "not a summary that this program wrote"),
+        ("a,b\n1,2\n", "not a summary or a table that this program wrote"),
         (None, "damaged, its row"),
     ],
 )
 def test_a_foreign_summary_is_named_and_left_out(
     finished, tmp_path, text, words
 ):
-    path = tmp_path / "summary.csv"
-    good = (finished / "summary.csv").read_text()
+    path = tmp_path / "summary.jsonl"
+    good = (finished / "summary.jsonl").read_text()
     path.write_text(text or good.replace("-theta0.05-", "-theta0.07-"))
     runs, (line,) = loading.load([str(path), str(finished)])
     assert len(runs) == 2
@@ -212,7 +212,7 @@ def test_bad_input_is_one_line(finished, tmp_path, capsys, arguments, words):
         arguments = [*arguments, f"--data_dir={tmp_path}"]
     places = {
         "EMPTY": str(tmp_path / "empty"), "RUNS": str(finished),
-        "SUMMARY": str(finished / "summary.csv"),
+        "SUMMARY": str(finished / "summary.jsonl"),
     }  # fmt: skip
     for name, path in places.items():
         arguments = [text.replace(name, path) for text in arguments]
@@ -302,7 +302,7 @@ def browse(tmp_path):
                 f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run",
                 "--disable-background-networking", "--disable-sync",
                 "--disable-component-update", "--enable-logging=stderr",
-                f"--proxy-server_optimizer=127.0.0.1:{server.server_port}",
+                f"--proxy-server=127.0.0.1:{server.server_port}",
                 "--proxy-bypass-list=<-loopback>", "--hide-scrollbars",
                 "--virtual-time-budget=2000", *flags, page.as_uri(),
             ],

@@ -10,7 +10,7 @@ from absl import flags
 from command_line import SMALL, command, npz, plan, read, run_folder
 
 import fda_tf
-from experiments import results, run, summary
+from experiments import results, run, store
 
 # --- What it refuses
 
@@ -25,6 +25,13 @@ from experiments import results, run, summary
         ("--workers=0", "--workers must be a whole number of at least 1"),
         ("--task=lenet", "--task=lenet is unknown; known: lenet5_mnist5000"),
         ("--algorithm=fda", "--algorithm=fda is unknown; known: synchronous"),
+        ("--algorithm=linear:2", "--algorithm=linear:2 is unknown; known: s"),
+        ("--algorithm=linear:interval=2", "linear's parameter=interval is unk"),
+        ("--algorithm=linear:theta=much", "--theta=much is neither a number"),
+        ("--algorithm=sketch:sketch_width=x", "--sketch_width=x: invalid lit"),
+        ("--algorithm=naive:overlap=maybe", "--overlap=maybe: expected True"),
+        ("--compression=zip", "--compression must be bfloat16, int8"),
+        ("--server=rmsprop", "--server must be one of sgd, momentum"),
         ("--algorithm=", "--algorithm is empty"),
         ("--split=half", "iid, sorted:0.6"),
         ("--split=natural", "client"),
@@ -42,8 +49,14 @@ from experiments import results, run, summary
         ("--learning_rate=inf", "--learning_rate must be a number above 0"),
         ("--data_dir=/no/such/folder", "/no/such/folder"),
         ("--results_dir=/dev/null/results", "cannot be written to"),
-        ("--summary=/proc/x.csv", "--summary=/proc/x.csv cannot be written"),
-        ("--summary=/dev/null/x.csv", "--summary=/dev/null/x.csv cannot be"),
+        (
+            "--summary=/proc/x.jsonl",
+            "--summary=/proc/x.jsonl cannot be written",
+        ),
+        (
+            "--summary=/dev/null/x.jsonl",
+            "--summary=/dev/null/x.jsonl cannot be",
+        ),
         ("--data_dir=/proc/self/fd", "no mnist5000.npz; its .npz files: none"),
     ],
 )
@@ -101,7 +114,7 @@ def test_corrupt_data(capsys, tmp_path):
 
 
 def test_foreign_summary(capsys, tmp_path):
-    path = tmp_path / "summary.csv"
+    path = tmp_path / "summary.jsonl"
     path.write_text("a,b\n1,2\n")
     assert command(f"--results_dir={tmp_path}", f"--summary={path}") == 1
     assert "not a summary" in capsys.readouterr().err
@@ -182,18 +195,18 @@ def test_picture_is_beside(finished):
 
 def test_finished_runs_are_not_run_again(finished, data, monkeypatch, capsys):
     monkeypatch.setattr(fda_tf, "simulate", None)
-    before = (finished / "summary.csv").read_text()
+    before = (finished / "summary.jsonl").read_text()
     code = command(
         *SMALL, "--nostop", f"--data_dir={data}", f"--results_dir={finished}",
-        f"--summary={finished}/summary.csv",
+        f"--summary={finished}/summary.jsonl",
     )  # fmt: skip
     assert code == 0
-    assert (finished / "summary.csv").read_text() == before
+    assert (finished / "summary.jsonl").read_text() == before
     assert "synchronous" in capsys.readouterr().out  # in the table all the same
 
 
 def test_summary_has_a_row_per_run(finished):
-    rows = summary.read(finished / "summary.csv")
+    rows = store.Runs(finished / "summary.jsonl").by_id()
     assert len(rows) == 2
     for run_id, row in rows.items():
         path = finished / run_id / "summary.json"
@@ -203,13 +216,15 @@ def test_summary_has_a_row_per_run(finished):
 
 
 def test_summary_replaces_a_row(tmp_path):
-    path = tmp_path / "folder" / "summary.csv"
+    path = tmp_path / "folder" / "summary.jsonl"
     values = dict.fromkeys(results.SUMMARY, 1) | {"reached": True}
     runs, _ = plan()
+    kept = store.Runs(path)
     for settings in runs:
-        summary.append(path, settings, values)
-    summary.append(path, runs[1], values | {"reached": False, "steps": None})
-    rows = summary.read(path)
+        kept.add(store.row_of(settings, values))
+    worse = values | {"reached": False, "steps": None}
+    kept.add(store.row_of(runs[1], worse))
+    rows = store.Runs(path).by_id()
     assert list(rows) == [settings.run_id for settings in runs]
     assert rows[runs[1].run_id]["reached"] is False
     assert rows[runs[1].run_id]["steps"] is None

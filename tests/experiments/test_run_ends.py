@@ -86,7 +86,7 @@ def test_interrupted_run_is_readable(data, tmp_path, monkeypatch, capsys):
     assert code == 130
     out, err = capsys.readouterr()
     assert f"Stopped; what was measured is in {tmp_path}" in err
-    assert "accuracy" not in out  # no table: nothing is finished
+    assert "to test accuracy" not in out  # no table: nothing is finished
     folder = run_folder(tmp_path, "synchronous")
     assert len(results.read_metrics(folder)) == 2
     assert not (folder / "summary.json").exists()
@@ -149,20 +149,12 @@ def test_ctrl_c_of_the_launcher_shows_what_was_finished(
 
 
 def test_only_the_chief_says_stopped(data, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        runner,
-        "_home",
-        lambda _: ProcessGroup(1, "ab"),
-    )
+    monkeypatch.setattr(runner, "_home", lambda _: ProcessGroup(1, "ab"))
     monkeypatch.setattr(fda_tf, "train", interrupt)
     arguments = [*SMALL, f"--data_dir={data}", f"--results_dir={tmp_path}"]
     assert command("--backend=cluster", *arguments) == 130
     assert capsys.readouterr() == ("", "")
-    monkeypatch.setattr(
-        runner,
-        "_home",
-        lambda _: ProcessGroup(0, "ab"),
-    )
+    monkeypatch.setattr(runner, "_home", lambda _: ProcessGroup(0, "ab"))
     assert command("--backend=cluster", *arguments) == 130
     assert "Stopped" in capsys.readouterr().err
 
@@ -187,7 +179,9 @@ def test_the_workers_of_a_cluster_get_the_same_flags(
     with flagsaver.flagsaver():
         flags.FLAGS(["run", *words[3:]])
         assert flags.FLAGS.backend == "cluster" and not flags.FLAGS.stop
-        assert flags.FLAGS.algorithm == ["synchronous", "linear"]
+        assert flags.FLAGS.algorithm == [
+            "synchronous", "linear:theta=0.05",
+        ]  # fmt: skip
         assert flags.FLAGS.theta == 0.05 and flags.FLAGS.interval is None
 
 

@@ -10,13 +10,13 @@ import sys
 
 import processes
 import pytest
-from command_line import plan, read
+from command_line import plan
 from launched import eventually, runs
 from processes import environment
 from sweeps import command
 from sweeps import runs as runs_of
 
-from experiments import grid, job_array, pool, results, summary
+from experiments import grid, job_array, pool, results, store
 
 JOB = processes.HERE / "sweep_job.py"
 TINY = (
@@ -69,9 +69,8 @@ def test_a_run_that_fails_is_tried_once_more_and_named(train, tmp_path, capsys):
     train(wanted)
     begun = [run for run, _ in times(tmp_path, "begun")]
     assert [begun.count(name) for name in names] == [4, 1, 2]
-    assert [row["run_id"] for row in read(tmp_path / "results.csv")] == names[
-        1:
-    ]
+    rows = store.read(tmp_path / "results.jsonl")
+    assert [row["run_id"] for row in rows] == names[1:]
 
 
 @pytest.mark.parametrize(
@@ -122,22 +121,22 @@ def test_what_another_sweep_trains_is_waited_for(train, tmp_path, capsys):
     assert other.wait() == 0
     begun = [run for run, _ in times(tmp_path, "begun")]
     assert begun == [wanted[1].settings.run_id]
-    assert len(read(tmp_path / "results.csv")) == 2
+    assert len(store.read(tmp_path / "results.jsonl")) == 2
 
 
 def test_what_has_its_row_is_finished(train, tmp_path, capsys):
-    wanted, csv = jobs("finish", "finish"), tmp_path / "kept" / "all.csv"
+    wanted, kept = jobs("finish", "finish"), tmp_path / "kept" / "all.jsonl"
     names = [run.settings.run_id for run in wanted]
     values = dict.fromkeys(results.SUMMARY, 1)
-    summary.append(str(csv), wanted[0].settings, values)
-    before = csv.read_text()
-    train(wanted, csv=str(csv))
+    store.Runs(kept).add(store.row_of(wanted[0].settings, values))
+    before = kept.read_text()
+    train(wanted, kept=str(kept))
     assert "2 runs, 1 of them finished before" in capsys.readouterr().out
     assert [run for run, _ in times(tmp_path, "begun")] == names[1:]
     # Its own row comes below what was there, once, whoever else writes.
-    train(wanted, csv=str(csv))
-    assert csv.read_text().startswith(before)
-    assert [row["run_id"] for row in read(csv)] == names
+    train(wanted, kept=str(kept))
+    assert kept.read_text().startswith(before)
+    assert [row["run_id"] for row in store.read(kept)] == names
 
 
 def test_half_a_run_is_no_row(tmp_path):
@@ -147,26 +146,12 @@ def test_half_a_run_is_no_row(tmp_path):
         results.write_json(tmp_path / name / "config.json", config)
     values = dict.fromkeys(results.SUMMARY, 3)
     results.write_json(tmp_path / "whole" / "summary.json", values)
-    summary.collect(tmp_path)
-    rows = summary.read(str(tmp_path / "results.csv"))
+    store.collect(tmp_path)
+    rows = store.Runs(tmp_path / "results.jsonl").by_id()
     assert list(rows) == ["whole"]
     row = rows["whole"]
     assert row["theta"] == 1.5 and row["stop"] is True and row["steps"] == 3
     assert row["weights"] is None
-
-
-def test_a_summary_of_before_the_weights_is_read_and_gains_them(tmp_path):
-    path = tmp_path / "summary.csv"
-    runs, _ = plan()
-    values = dict.fromkeys(results.SUMMARY, 1)
-    before = [name for name in summary.COLUMNS if name != "weights"]
-    row = {"run_id": "a run", "task": "t", **values}
-    results.write_csv(path, before, [row])
-    assert summary.read(str(path))["a run"]["weights"] is None
-    summary.append(str(path), runs[0], values)
-    header = path.read_text().splitlines()[0]
-    assert header == ",".join(summary.COLUMNS)
-    assert list(summary.read(str(path))) == ["a run", runs[0].run_id]
 
 
 def children(pid):
@@ -202,7 +187,7 @@ def test_a_sweep_that_is_killed_goes_on_when_started_again(
         first.wait()
     assert eventually(lambda: not any(map(runs, under_way)))
     (done,) = tmp_path.glob("*/summary.json")
-    assert len(read(tmp_path / "results.csv")) == 1
+    assert len(store.read(tmp_path / "results.jsonl")) == 1
     before = done.stat().st_mtime_ns
 
     assert command(*flags) == 1
@@ -213,7 +198,7 @@ def test_a_sweep_that_is_killed_goes_on_when_started_again(
     assert f"Failed twice: {bad}" in err
     assert bad.read_text().count("\nError: ") == 2
     assert done.stat().st_mtime_ns == before
-    rows = summary.read(str(tmp_path / "results.csv"))
+    rows = store.Runs(tmp_path / "results.jsonl").by_id()
     assert [row["learning_rate"] for row in rows.values()] == [0.002, 0.003]
     for name, row in rows.items():
         values = json.loads((tmp_path / name / "summary.json").read_text())
@@ -225,7 +210,7 @@ def test_the_job_array_has_a_task_for_each_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     asked = ["--split=label:0,8", "--nostop"]
     arguments = ["--grid=theta=1,3 algorithm=synchronous,linear", *asked]
-    arguments.append("--summary=all of them.csv")
+    arguments.append("--summary=all of them.jsonl")
     assert command(*arguments, "--slurm=job.sbatch") == 0
     assert "3 of 3 runs to train: sbatch job.sbatch" in capsys.readouterr().out
     text = pathlib.Path("job.sbatch").read_text()
@@ -243,7 +228,7 @@ def test_the_job_array_has_a_task_for_each_run(tmp_path, monkeypatch, capsys):
         assert words[:4] == ["-u", "-m", "experiments.sweep", "--jobs=1"]
         (one,) = [word for word in words if word.startswith("--grid=")]
         rest = [word for word in words[5:] if word != one]
-        rest.remove("--summary=all of them.csv")
+        rest.remove("--summary=all of them.jsonl")
         (again,) = runs_of(*rest, grids=[grid.parse(one[7:])])
         assert again.settings == run.settings
     assert array_task(3)[0] == 2

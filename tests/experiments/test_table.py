@@ -14,7 +14,7 @@ from experiments import (
     results,
     runner,
     show,
-    summary,
+    store,
     table,
 )
 
@@ -79,7 +79,7 @@ def test_table_of_a_run_that_did_not_reach_its_target(tmp_path, capsys):
 
 
 def test_table_says_where_the_results_are(finished, tmp_path, capsys):
-    rows = summary.read(finished / "summary.csv")
+    rows = store.Runs(finished / "summary.jsonl").by_id()
     runs, _ = plan(
         algorithm=["synchronous", "linear"], workers=2, batch_size=10,
         steps=12, theta=0.05, target_accuracy=0.05, stop=False,

@@ -2,6 +2,7 @@
 
 import doctest
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -10,13 +11,11 @@ import numpy as np
 import pytest
 import small
 
-import fda_tf
-from experiments import style
+from experiments import config, store, style
 from experiments.bench import (
     gradients,
     netlab,
     wallclock_counts,
-    wallclock_host,
     wallclock_picture,
     wallclock_runs,
 )
@@ -41,9 +40,7 @@ def _run(method, seconds=3.0, reached=True, **more):
     } | more  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "module", [wallclock_counts, wallclock_host, wallclock_picture]
-)
+@pytest.mark.parametrize("module", [wallclock_counts, wallclock_picture])
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 
@@ -65,37 +62,31 @@ def test_what_a_run_took():
 
 def test_the_table_has_medians_over_seeds():
     found = [_run("sketch", s, seed=s) for s in (2, 3, 9)] + [_run("fedavg")]
-    rows = wallclock_runs.table({wallclock_runs.key_of(r): r for r in found})
+    rows = wallclock_runs.table(found)
     assert [row["method"] for row in rows] == ["fedavg", "sketch"]
     assert rows[1]["s"] == 3 and rows[1]["runs"] == 3
     assert rows[1]["seconds of each"] == [2, 3, 9]
 
 
-def test_a_run_is_done_that_reached_its_target_or_its_limits(tmp_path):
-    file = tmp_path / "runs.jsonl"
-    lines = [_run("sketch"), _run("fedavg", reached=False)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    runs = wallclock_runs.read(str(file))
-    longer = {"steps": 200}
-    assert wallclock_runs.is_done(JOB | {"method": "sketch"} | longer, runs)
-    assert wallclock_runs.is_done(JOB | {"method": "fedavg"}, runs)
-    assert not wallclock_runs.is_done(JOB | {"method": "fedavg"} | longer, runs)
-    assert not wallclock_runs.is_done(JOB | {"method": "local:8"}, runs)
-    sketch = JOB | {"method": "sketch"}
-    assert not wallclock_runs.is_done(sketch, runs, others=0.05)
+def test_a_run_is_done_that_reached_its_target_or_its_limits():
+    job, longer = JOB | {"method": "sketch"}, {"steps": 200}
+    done, late = _run("sketch"), _run("sketch", reached=False)
+    assert wallclock_runs.is_done(job | longer, done)
+    assert wallclock_runs.is_done(job, late)
+    assert not wallclock_runs.is_done(job | longer, late)
+    assert not wallclock_runs.is_done(job, None)
+    assert not wallclock_runs.is_done(job, done, others=0.05)
 
 
-def test_methods():
-    assert wallclock_host.policy("synchronous", 1.5) == fda_tf.Every(steps=1)
-    never = wallclock_host.policy("synchronous:gradients", 1.5)
-    assert never == fda_tf.Every(steps=10**9)
-    assert wallclock_host.policy("fedavg", 1.5) == fda_tf.Every(epochs=1)
-    assert wallclock_host.policy("sketch", 1.5).theta == 1.5
-    assert wallclock_host.policy("linear:3", 1.5).theta == 3.0
-    assert wallclock_host.policy("sketch:auto", 1.5).theta == "auto"
-    for method in ("local", "gossip", "linear:much", "fedavg:2"):
-        with pytest.raises((ValueError, IndexError)):
-            wallclock_host.policy(method, 1.5)
+def test_the_committed_runs_are_of_known_methods():
+    folder = pathlib.Path(style.__file__).parent
+    path = folder / "summaries" / "wallclock.jsonl"
+    kept = store.Store(path, *wallclock_runs.KEY)
+    methods = {run["method"] for run in kept.rows.values()}
+    assert methods == {*wallclock_runs.METHODS, gradients.NAME}
+    for method in wallclock_runs.METHODS:
+        assert config.settings(method).text == method
+    assert len(wallclock_runs.table(kept.rows.values())) == 68
 
 
 def test_the_picture_names_each_method_and_rate():
@@ -133,7 +124,7 @@ def test_the_optimizer_steps_by_the_mean_gradient():
 def test_the_meter_and_the_cards_agree(tmp_path):
     command = [sys.executable, "-m", "experiments.bench.wallclock"]
     command += ["--tasks=lenet5_mnist5000", "--hosts=2", "--rates=100"]
-    methods = ["synchronous:gradients", "local:8", "sketch"]
+    methods = ["gradients", "local_sgd:interval=8", "sketch"]
     command += [f"--methods={','.join(methods)}", "--steps=60", "--every=20"]
     command += [f"--output={tmp_path}/runs.jsonl"]
     for seconds in (400, 60):  # the second time, nothing is left to be run

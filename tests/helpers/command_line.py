@@ -8,16 +8,7 @@ from absl.testing import flagsaver
 
 from experiments import config, run
 
-FLAGS = {
-    "task": "lenet5_mnist5000",
-    "algorithm": ["synchronous", "linear", "sketch"],
-    "workers": 5,
-    "split": "iid",
-    "sampling": "passes",
-    "stop": True,
-    "seed": 0,
-    "backend": "simulated",
-}
+FLAGS = config.DEFAULTS | {"split": "iid"}
 SMALL = (
     "--algorithm=synchronous,linear", "--workers=2", "--batch_size=10",
     "--steps=12", "--theta=0.05", "--target_accuracy=0.05",

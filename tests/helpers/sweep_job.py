@@ -11,6 +11,8 @@ import pathlib
 import sys
 import time
 
+from experiments import results
+
 
 def note(home, run_id, file):
     """Writes when something was, in a line of its own."""
@@ -35,7 +37,8 @@ def main(words):
         sys.exit("Error: no such luck")
     folder = home / run_id
     (folder / "config.json").write_text(json.dumps({"task": "t"}))
-    (folder / "summary.json").write_text(json.dumps({"steps": 1}))
+    values = dict.fromkeys(results.SUMMARY, 1)
+    (folder / "summary.json").write_text(json.dumps(values))
 
 
 if __name__ == "__main__":

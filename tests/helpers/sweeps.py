@@ -12,8 +12,7 @@ def runs(*arguments, grids=None, **axes):
     """The runs of one grid, or of several, with these flags given."""
     with flagsaver.flagsaver():
         flags.FLAGS(["sweep", *arguments])
-        given = {f.name: f for f in flags.FLAGS.get_flags_for_module(run)}
-        return grid.runs(grids or [axes], given)
+        return grid.runs(grids or [axes], run.own_flags())
 
 
 def command(*arguments):
