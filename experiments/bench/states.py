@@ -62,7 +62,7 @@ def checks(home, size: int, w0, only: str | None = None) -> dict:
 
     def check(monitor, theta):
         policy = fda_tf.VarianceThreshold(1.0, monitor)
-        made = variance_check.Check(policy, home, w0)
+        made = variance_check.VarianceCheck(policy, home, w0)
         step = tf.Variable(0, dtype=tf.int64)  # a check is due in each step
 
         @tf.function

@@ -19,7 +19,7 @@ HISTORY = "history/"  # begins the names of arrays that are no variables
 OURS = "fda_tf"  # the name of what a run was set to, among the facts
 
 
-class Saved(NamedTuple):
+class SavedPart(NamedTuple):
     """One worker's part of a checkpoint."""
 
     step: int
@@ -34,7 +34,7 @@ class Saved(NamedTuple):
         return [self.arrays[name] for name in names]
 
 
-def newest(checkpoint: Checkpoint, process_group: Any) -> Saved | None:
+def newest(checkpoint: Checkpoint, process_group: Any) -> SavedPart | None:
     """Returns our part of the newest checkpoint that all have; all must ask.
 
     When the newest is of another number of workers, the part is made of
@@ -59,7 +59,7 @@ def newest(checkpoint: Checkpoint, process_group: Any) -> Saved | None:
         read = all_or_none(
             process_group, lambda: checkpoint.read(step, me, count)
         )
-        found = Saved(step, me, count, *read)
+        found = SavedPart(step, me, count, *read)
     if found is None:
         _refuse_what_is_lost(checkpoint, process_group)
     last = found.step if found else NONE
@@ -113,7 +113,7 @@ def _at_most(mine: Iterator[tuple[int, int]], step: int, low: int) -> int:
 
 def _newest_of_others(
     checkpoint: Checkpoint, process_group: Any, than: int
-) -> Saved | None:
+) -> SavedPart | None:
     """Returns a part made of the newest of other numbers of workers.
 
     Args:
@@ -143,7 +143,7 @@ def _newest_of_others(
 
 def _merged(
     checkpoint: Checkpoint, step: int, workers: int, me: int
-) -> Saved | None:
+) -> SavedPart | None:
     """Returns a part for worker `me`; None if one of theirs is damaged.
 
     Raises:
@@ -170,7 +170,7 @@ def _merged(
         if _rule(name, facts) is _add:
             value = value / len(finite)
         arrays[name] = value.astype(arrays[name].dtype)
-    return Saved(step, worker, workers, arrays, facts)
+    return SavedPart(step, worker, workers, arrays, facts)
 
 
 def _rule(name: str, facts: dict[str, Any]) -> Callable[[Any, np.ndarray], Any]:

@@ -14,7 +14,7 @@ from absl import logging
 
 from fda_tf.checkpoint import latest
 from fda_tf.checkpoint.directory import Checkpoint
-from fda_tf.checkpoint.latest import HISTORY, Saved
+from fda_tf.checkpoint.latest import HISTORY, SavedPart
 from fda_tf.core.loop import Loop
 from fda_tf.processes import agreement
 from fda_tf.workers import constants, description
@@ -110,7 +110,7 @@ class State:
             )
         return all_have
 
-    def go_on(self, checkpoint: Checkpoint) -> Saved | None:
+    def restore_latest(self, checkpoint: Checkpoint) -> SavedPart | None:
         """Puts the newest checkpoint of all workers back; all must ask.
 
         Returns:
@@ -123,10 +123,10 @@ class State:
         found = latest.newest(checkpoint, self.process_group)
         if found is None:
             return None
-        latest.all_or_none(self.process_group, lambda: self.put_back(found))
+        latest.all_or_none(self.process_group, lambda: self.restore_part(found))
         return found
 
-    def put_back(self, found: Saved) -> None:
+    def restore_part(self, found: SavedPart) -> None:
         """Puts a checkpoint's values into the variables of the run.
 
         When it is of another number of workers, a new round begins.
@@ -153,7 +153,7 @@ class State:
         else:
             self._begin_round(found)
 
-    def _refuse_others(self, found: Saved) -> None:
+    def _refuse_others(self, found: SavedPart) -> None:
         """Raises ValueError for a checkpoint of another model or settings."""
         ours, theirs = self._settings, found.facts[latest.OURS]
         if ours["simulated"] != theirs["simulated"]:
@@ -175,7 +175,7 @@ class State:
                 "directory."
             )
 
-    def _begin_round(self, found: Saved) -> None:
+    def _begin_round(self, found: SavedPart) -> None:
         """Begins a round from the average of another number of workers."""
         loop, process_group = self.loop, self.process_group
         old = tuple(bucket.read_value() for bucket in loop.w0)

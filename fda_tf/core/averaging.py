@@ -13,7 +13,7 @@ from fda_tf.workers.base import Workers
 from fda_tf.workers.local_model import Snapshot
 
 
-class Sent(NamedTuple):
+class Message(NamedTuple):
     """What one worker sends."""
 
     parts: list[
@@ -68,7 +68,7 @@ class Exchange:
         if self.guard is not None:
             scales, shares = self.guard.judge(self._norms())
 
-        def send(k: Any, snapshot: Snapshot) -> Sent:
+        def send(k: Any, snapshot: Snapshot) -> Message:
             return self._send(k, snapshot, step, scales)
 
         drift = self.workers.mean_sent(
@@ -93,13 +93,13 @@ class Exchange:
     def _guarded_average(self) -> list[tf.Tensor]:
         scales, shares = self.guard.judge(self._norms("eval"))
 
-        def send(k: Any, snapshot: Snapshot) -> Sent:
+        def send(k: Any, snapshot: Snapshot) -> Message:
             # Not w_0 + c u: where c is 1, this is w to the last bit.
             weights = [
                 scales[k] * w + (1.0 - scales[k]) * w0
                 for w, w0 in zip(snapshot.weights, self._w0, strict=True)
             ]
-            return Sent([weights, list(snapshot.statistics)], ())
+            return Message([weights, list(snapshot.statistics)], ())
 
         def read(parts: list[list[tf.Tensor]]) -> list[tf.Tensor]:
             return tf.nest.flatten(parts)
@@ -145,7 +145,7 @@ class Exchange:
         drift = vectors.difference(snapshot.weights, self._w0)
         return vectors.squared_norm(drift)
 
-    def _send(self, k, snapshot, step, scales) -> Sent:
+    def _send(self, k, snapshot, step, scales) -> Message:
         drift = vectors.subtract(snapshot.weights, self._w0)
         if scales is not None:
             drift = tuple(scales[k] * bucket for bucket in drift)
@@ -163,7 +163,7 @@ class Exchange:
             if snapshot.residual:
                 size = bucket.shape[0]
                 residual.append(bucket - self.compression.decode(sent, size))
-        return Sent(parts, tuple(residual))
+        return Message(parts, tuple(residual))
 
     def _read(self, parts: list[list[tf.Tensor]]) -> list[tf.Tensor]:
         return [

@@ -20,7 +20,7 @@ from fda_tf.algorithm.optimizers import ServerStep
 from fda_tf.algorithm.policies import Clock, Policy
 from fda_tf.core import variance_check
 from fda_tf.core.averaging import Exchange
-from fda_tf.core.variance_check import Check
+from fda_tf.core.variance_check import VarianceCheck
 from fda_tf.processes.error_messages import known
 from fda_tf.tensors import vectors
 from fda_tf.workers.base import Workers
@@ -72,7 +72,7 @@ class Loop:
         )
         self.check = None
         if self.monitor:
-            self.check = Check(sync, workers, self.w0, epoch)
+            self.check = VarianceCheck(sync, workers, self.w0, epoch)
         self.exchange = Exchange(workers, self.w0, algorithm)
         self.hold()
         sync.build()
@@ -110,7 +110,9 @@ class Loop:
         self._run_all = workers.worker.compile(
             self._run, input_signature=signature
         )
-        self._meet_all = tf.function(self._synchronise_all, autograph=False)
+        self._synchronise_compiled = tf.function(
+            self._synchronise_all, autograph=False
+        )
         self._average = tf.function(self.exchange.average, autograph=False)
 
     def call(self, function: Any, *args: Any) -> Any:
@@ -128,7 +130,7 @@ class Loop:
         Returns:
           Whether all went well: not if a drift is not finite.
         """
-        return self.call(self._meet_all)
+        return self.call(self._synchronise_compiled)
 
     def _run(self, steps):
         def local_step(nothing):
@@ -159,7 +161,7 @@ class Loop:
         ]
 
         def goes_on(done, finite, carry, traces):
-            return (done < steps) & finite & ~self.workers.called()
+            return (done < steps) & finite & ~self.workers.stop_flag_is_raised()
 
         def one_step(done, finite, carry, traces):
             theta = self.theta.read_value()
@@ -246,7 +248,7 @@ class Loop:
         A mean, or a server's step, that is not finite is not put in place, so
         that it can be told whose it was.
         """
-        self.workers.meet(self.step.read_value(), everyone)
+        self.workers.choose_participants(self.step.read_value(), everyone)
         mean = self.exchange.mean(self.step.read_value())
         norm = vectors.squared_norm_alike(mean.weights)
         return tf.cond(

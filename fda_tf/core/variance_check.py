@@ -43,7 +43,7 @@ def none() -> Verdict:
     return Verdict(tf.constant(math.nan), crossed=no, finite=yes, checked=no)
 
 
-class Check:
+class VarianceCheck:
     """Asks the workers for their states, and the monitor what they mean.
 
     Args:

@@ -19,7 +19,7 @@ from fda_tf.algorithm.policies import (
     VarianceThreshold,
 )
 from fda_tf.checkpoint.directory import Checkpoint
-from fda_tf.fit.compiled_steps import Made
+from fda_tf.fit.compiled_steps import CompiledRun
 from fda_tf.fit.keras_hooks import FitCallback
 from fda_tf.fit.session import Fit
 from fda_tf.fit.validation import VALIDATIONS
@@ -121,7 +121,7 @@ class Averaging(FitCallback):
         self.validation = validation
         self.syncs: list[Synchronisation] = []
         self.variance: list[float] = []
-        self.made: Made | None = None
+        self.made: CompiledRun | None = None
         self._fit: Fit | None = None
         _shuffle_apart(self.process_group)
 

@@ -20,7 +20,7 @@ from fda_tf.data import specs
 from fda_tf.data.digests import digest
 from fda_tf.fit.metrics import Metrics
 from fda_tf.fit.progress import ENDLESS
-from fda_tf.processes.agreement import Meetings
+from fda_tf.processes.agreement import Barrier
 from fda_tf.run.trainer import Trainer
 from fda_tf.workers.local_model import Worker
 from fda_tf.workers.variable_groups import Group
@@ -69,7 +69,7 @@ _MADE = "_fda_tf_made"  # the model's attribute that keeps what was compiled
 
 
 @dataclasses.dataclass(eq=False)
-class Made:
+class CompiledRun:
     """What one fit made, and a later one of the same model uses if it can.
 
     Attributes:
@@ -103,8 +103,8 @@ def make(
     train_function: Any,
     spec: Any,
     steps: int | None,
-    meetings: Meetings,
-) -> Made:
+    barrier: Barrier,
+) -> CompiledRun:
     """Returns what to train with; all workers must ask.
 
     A callback goes on with its own run. A new one begins a run of its own, in
@@ -120,27 +120,27 @@ def make(
     made, made_for = callback.made, (train_function, spec, steps)
     own = made is not None and made.owner() is callback
     if own and made.made_for == made_for:
-        meetings.meet("another fit")
-        made.trainer.home.end_meeting()  # which an error has kept open
+        barrier.gather("another fit")
+        made.trainer.workers.lower_stop_flag()  # which an error has kept open
         take_chiefs(made.trainer)
         return made
-    callback.made = _begin_run(callback, made_for, meetings)
+    callback.made = _begin_run(callback, made_for, barrier)
     callback.syncs.clear()
     callback.variance.clear()
     return callback.made
 
 
-def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
+def _begin_run(callback: Any, made_for: tuple, barrier: Barrier) -> CompiledRun:
     """Returns what a new run trains with; the model keeps it."""
     kept = _kept(callback, made_for)
     ours = settings(callback.algorithm, callback.checkpoint)
     _, spec, steps = made_for
     every = _epochs_to_count(callback.algorithm.sync, steps)
-    meetings.settled = True  # the trainer tells of errors by itself
+    barrier.settled = True  # the trainer tells of errors by itself
     trainer = _trainer(
         callback, spec, steps, every, kept and kept.trainer.worker
     )
-    meetings.settled = False
+    barrier.settled = False
     owner = weakref.ref(callback)
     if kept and (kept.made_for, kept.settings) == (made_for, ours):
         kept.trainer.begin_as(trainer)
@@ -152,7 +152,7 @@ def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
     if callback.process_group.count > 1:
         logs = trainer.worker.logs
         metrics = Metrics(callback.model, spec, logs, callback.process_group)
-    made = Made(
+    made = CompiledRun(
         *(made_for, ours, spec, every, trainer, compiled, metrics, samples),
         owner,
     )
@@ -161,9 +161,9 @@ def _begin_run(callback: Any, made_for: tuple, meetings: Meetings) -> Made:
     return made
 
 
-def _kept(callback: Any, made_for: tuple) -> Made | None:
+def _kept(callback: Any, made_for: tuple) -> CompiledRun | None:
     """Returns what the model keeps, if its step was traced for such a fit."""
-    kept: Made | None = vars(callback.model).get(_MADE)
+    kept: CompiledRun | None = vars(callback.model).get(_MADE)
     if kept is None or kept.made_for[:2] != made_for[:2]:
         return None
     trainer = kept.trainer
@@ -184,7 +184,7 @@ def take_chiefs(trainer: Trainer) -> list[Group]:
     Returns:
       What was sent.
     """
-    worker, home = trainer.worker, trainer.home
+    worker, home = trainer.worker, trainer.workers
     unlike = home.unlike(worker.frozen)
     sent = [worker.weights, worker.statistics, *unlike]
     home.take_chiefs(sent)
@@ -229,7 +229,7 @@ class Call(NamedTuple):
     steps: int  # that it was to do
 
 
-class Done(NamedTuple):
+class ExecutionResult(NamedTuple):
     """What a call did, in NumPy."""
 
     logs: dict[str, tf.Tensor] | None  # None if no step had data
@@ -295,7 +295,7 @@ class Execution:
         """Returns a digest of the next step's batch, which must be there."""
         return digest(specs.without_optionals(self._batch.get_value()))
 
-    def run(self, steps: int, more: bool) -> Done:
+    def run(self, steps: int, more: bool) -> ExecutionResult:
         """Does some steps.
 
         Args:
@@ -306,12 +306,14 @@ class Execution:
         self._batch = batch if more else None
         return done
 
-    def idle(self, steps: int) -> Done:
+    def idle(self, steps: int) -> ExecutionResult:
         """Does some steps without data; those of a call that failed first."""
         nothing = tf.experimental.Optional.empty(self._iterator.element_spec)
         return self._call(steps, nothing, False)[0]
 
-    def _call(self, steps: int, batch: Any, more: bool) -> tuple[Done, Any]:
+    def _call(
+        self, steps: int, batch: Any, more: bool
+    ) -> tuple[ExecutionResult, Any]:
         """Returns what was done, and the batch that is next."""
         process_group, first = self._trainer.process_group, 0
         if self._failed:  # the others are still in that call
@@ -335,7 +337,7 @@ class Execution:
         estimates[:first] = np.nan  # what they were was lost with that call
         if not self._trainer.worker.eager:
             logs = specs.with_tensors(self._trainer.worker.logs, logs)
-        done = Done(
+        done = ExecutionResult(
             logs if did else None,
             estimates,
             trace.theta.numpy(),
@@ -360,7 +362,7 @@ def compile_steps(trainer: Trainer, samples: tf.Variable) -> Callable:
       trainer: this process's worker.
       samples: float32 [2]: how many steps have had, and the last one had.
     """
-    loop, worker, call = trainer.loop, trainer.worker, trainer.home.call
+    loop, worker, call = trainer.loop, trainer.worker, trainer.workers.stop_flag
 
     def compiled(iterator, batch, steps, first, more):
         nothing = tf.experimental.Optional.empty(iterator.element_spec)
@@ -402,7 +404,11 @@ def compile_steps(trainer: Trainer, samples: tf.Variable) -> Callable:
         )
         if eager:
             logs = tf.experimental.Optional.from_value(eager[0]).get_value()
-        now = loop.step.read_value(), trainer.home.called(), *loop.sent()
+        now = (
+            loop.step.read_value(),
+            trainer.workers.stop_flag_is_raised(),
+            *loop.sent(),
+        )
         return logs, batch, trace, did, *now, loop.theta.read_value()
 
     return worker.compile(compiled, reduce_retracing=True)

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 from absl import logging
 
-from fda_tf.fit.compiled_steps import Done, Execution, Made
+from fda_tf.fit.compiled_steps import CompiledRun, Execution, ExecutionResult
 from fda_tf.fit.logs import Record
 from fda_tf.fit.progress import Progress
-from fda_tf.fit.resume import Resuming
-from fda_tf.processes.agreement import Meetings
+from fda_tf.fit.resume import FitCheckpoints
+from fda_tf.processes.agreement import Barrier
 
 
 class Steps:
@@ -32,16 +32,16 @@ class Steps:
     def __init__(
         self,
         model: keras.Model,
-        made: Made,
-        meetings: Meetings,
+        made: CompiledRun,
+        barrier: Barrier,
         progress: Progress,
         record: Record,
-        resuming: Resuming,
+        checkpoints: FitCheckpoints,
     ):
-        self._model, self._made, self._meetings = model, made, meetings
+        self._model, self._made, self._barrier = model, made, barrier
         self._progress, self._record = progress, record
-        self._resuming = resuming
-        self._loop, self._home = made.trainer.loop, made.trainer.home
+        self._checkpoints = checkpoints
+        self._loop, self._home = made.trainer.loop, made.trainer.workers
         self._execution = Execution(made.trainer, made.compiled)
         self.logs: dict[str, Any] = {}
         self.first_batch: str | None = None
@@ -54,9 +54,9 @@ class Steps:
         """
         self.logs, ours = {}, None
         shard = getattr(iterator, "shard", None)
-        progress, resuming = self._progress, self._resuming
-        if resuming.found:
-            ours = resuming.go_to_step(iterator)
+        progress, checkpoints = self._progress, self._checkpoints
+        if checkpoints.found:
+            ours = checkpoints.go_to_step(iterator)
             if not progress.done:
                 self._model.reset_metrics()
         elif shard is not None:
@@ -67,9 +67,9 @@ class Steps:
         if self._made.metrics:
             self._made.metrics.begin(within=progress.done > 0)
         if not self._execution.begin_epoch(iterator, ours):
-            worker = self._meetings.process_group.index
+            worker = self._barrier.process_group.index
             raise no_batch(worker, progress.epoch)
-        if self._meetings.process_group.count > 1 and shard is None:
+        if self._barrier.process_group.count > 1 and shard is None:
             self.first_batch = self.first_batch or self._execution.digest()
 
     def execute(self) -> bool:
@@ -91,7 +91,7 @@ class Steps:
         Args:
           error: what to tell the others of.
         """
-        self._home.call_meeting()
+        self._home.raise_stop_flag()
         while not self._progress.over:
             if not self._progress.left:
                 self._progress.begin_execution()
@@ -117,43 +117,45 @@ class Steps:
         """
         progress = self._progress
         if not progress.ends_on_nan:
-            self._meetings.settled = True
+            self._barrier.settled = True
             self._loop.raise_bad_drift()
         if not progress.diverged:
             try:
                 self._loop.raise_bad_drift()
             except FloatingPointError as error:
-                if self._meetings.process_group.is_chief:
+                if self._barrier.process_group.is_chief:
                     logging.warning("TerminateOnNaN: %s", error)
         progress.diverged = progress.over = self._model.stop_training = True
 
     def _do(
-        self, do: Callable[[int], Done], error: Exception | None = None
+        self,
+        do: Callable[[int], ExecutionResult],
+        error: Exception | None = None,
     ) -> None:
         """Does what is left of an execution."""
-        progress, resuming = self._progress, self._resuming
+        progress, checkpoints = self._progress, self._checkpoints
         while progress.left and not progress.over:
             some = min(
                 progress.left,
                 progress.to_end(),
-                resuming.to_next(self._execution.step),
+                checkpoints.to_next(self._execution.step),
                 self._execution.most,
             )
             done = do(some)
             progress.left -= some
             progress.advance(len(done.causes))
             self._note(done, error)
-            if progress.in_steps and resuming.is_due(self._execution.step):
-                resuming.save(self._made, error)
+            if progress.in_steps and checkpoints.is_due(self._execution.step):
+                checkpoints.save(self._made, error)
 
-    def _run(self, steps: int) -> Done:
-        if self._resuming.preempted:
-            self._home.call_meeting()
+    def _run(self, steps: int) -> ExecutionResult:
+        if self._checkpoints.preempted:
+            self._home.raise_stop_flag()
         done = self._execution.run(steps, steps < self._progress.to_end())
         self.logs = self.logs if done.logs is None else done.logs
         return done
 
-    def _note(self, done: Done, error: Exception | None) -> None:
+    def _note(self, done: ExecutionResult, error: Exception | None) -> None:
         """Writes down what some steps did, and meets if one has called."""
         if not done.finite:
             self.end_diverged()
@@ -164,20 +166,20 @@ class Steps:
             if error is None:
                 self._meet()
             else:
-                self._meetings.tell(error)
+                self._barrier.tell(error)
 
     def _meet(self) -> None:
         """Learns what ends the epoch on all workers."""
-        everyone = self._meetings.meet(
+        everyone = self._barrier.gather(
             f"a step of epoch {self._progress.epoch + 1}",
             stop=bool(self._model.stop_training),
-            preempted=self._resuming.preempted,
+            preempted=self._checkpoints.preempted,
             out_of_data=self._execution.out_of_data,
         )
-        self._home.end_meeting()
+        self._home.lower_stop_flag()
         if any(news["preempted"] for news in everyone):
             self._progress.over = any(n["out_of_data"] for n in everyone)
-            self._resuming.end(self._made)
+            self._checkpoints.end(self._made)
         if any(news["stop"] for news in everyone):
             self._model.stop_training = True
 

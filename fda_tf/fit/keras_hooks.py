@@ -101,7 +101,7 @@ def _on_train_begin(self: keras.callbacks.CallbackList, logs: Any = None):
 keras.callbacks.CallbackList.on_train_begin = _on_train_begin
 
 
-class Arranged:
+class CallbackOrder:
     """Keras' list of callbacks, rearranged in place until `restore`.
 
     Args:
@@ -240,7 +240,7 @@ def find(callbacks: list[Callback], kind: type) -> Any:
     return next((c for c in callbacks if isinstance(c, kind)), None)
 
 
-class Replaced:
+class KerasHooks:
     """Takes the places in a model that a fit needs, until `restore`.
 
     Args:
@@ -253,7 +253,7 @@ class Replaced:
 
     def __init__(self, fit: Any):
         self._fit, self._model = fit, fit.model
-        self._arranged = Arranged(
+        self._order = CallbackOrder(
             fit.callback, Last(fit), fit.calling, fit.process_group
         )
         model = fit.model
@@ -276,7 +276,7 @@ class Replaced:
     @property
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """The other callbacks that work here."""
-        return self._arranged.others
+        return self._order.others
 
     def find(self, kind: type) -> Any:
         """Returns the callback of a kind that works here, or None."""
@@ -303,7 +303,7 @@ class Replaced:
     def restore(self) -> None:
         """Puts everything back."""
         model = self._model
-        self._arranged.restore()
+        self._order.restore()
         model.train_function = self.train_function
         keras_internals.begin_at(model, self._epoch)
         keras_internals.replace_result(model, None)

@@ -12,7 +12,7 @@ from absl import logging
 
 from fda_tf.algorithm.policies import VarianceThreshold
 from fda_tf.core.loop import CAUSES, Loop
-from fda_tf.fit.compiled_steps import Done
+from fda_tf.fit.compiled_steps import ExecutionResult
 from fda_tf.fit.metrics import Metrics, Share
 from fda_tf.run.sync_log import SyncLog
 from fda_tf.run.trainer import Trainer
@@ -230,7 +230,7 @@ class Record:
                 f"the logs of {self._name}. Give the model's another name."
             )
 
-    def steps(self, last: int, done: Done) -> None:
+    def steps(self, last: int, done: ExecutionResult) -> None:
         """Writes down what some steps did.
 
         Args:

@@ -13,7 +13,7 @@ from fda_tf.checkpoint import latest
 from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.data import specs
 from fda_tf.fit import keras_hooks
-from fda_tf.fit.compiled_steps import Made
+from fda_tf.fit.compiled_steps import CompiledRun
 from fda_tf.fit.logs import Record
 from fda_tf.fit.progress import ENDLESS, Progress
 from fda_tf.processes.preemption import Preemption
@@ -58,7 +58,7 @@ def collect(
     return facts, arrays
 
 
-def give_back(
+def restore_callbacks_state(
     callbacks: Sequence[Any],
     facts: dict[str, dict[str, Any]],
     arrays: Sequence[np.ndarray],
@@ -92,7 +92,7 @@ def _number(value: Any) -> Any:
 SYNCS = slice(1, 4)  # where the synchronisations are, in a part's history
 
 
-class Resuming:
+class FitCheckpoints:
     """Saves a fit's state, and puts it back into the next one.
 
     Without a checkpoint, there is nothing to save and nothing is found.
@@ -117,7 +117,7 @@ class Resuming:
         self._trainer: Trainer | None = None
         self._stopped = False
         self._saved_at: int | None = None  # the step of the last checkpoint
-        self.found: latest.Saved | None = None  # not gone on from yet
+        self.found: latest.SavedPart | None = None  # not gone on from yet
         self.callbacks: Sequence[Any] = ()  # whose memory is kept
 
     def watch(self) -> contextlib.AbstractContextManager:
@@ -132,7 +132,7 @@ class Resuming:
         """Whether this worker has got SIGTERM."""
         return self._preemption.came
 
-    def end(self, made: Made) -> None:
+    def end(self, made: CompiledRun) -> None:
         """Saves, and ends the process: a worker has got SIGTERM."""
         self.save(made)
         step = int(made.trainer.loop.step)
@@ -140,7 +140,7 @@ class Resuming:
 
     def _call_meeting(self) -> None:
         if self._trainer is not None:
-            self._trainer.home.call_meeting()
+            self._trainer.workers.raise_stop_flag()
 
     # Going on.
 
@@ -161,7 +161,7 @@ class Resuming:
     def restore_callbacks(self) -> None:
         """Gives the other callbacks back what they knew."""
         if self.found:
-            give_back(
+            restore_callbacks_state(
                 self.callbacks,
                 self.found.facts["callbacks"],
                 self.found.history()[SYNCS.stop :],
@@ -262,7 +262,7 @@ class Resuming:
         """Says whether training was stopped, and is not to go on."""
         self._stopped = stopped
 
-    def save(self, made: Made, error: Exception | None = None) -> None:
+    def save(self, made: CompiledRun, error: Exception | None = None) -> None:
         """Writes a checkpoint; all workers must.
 
         Args:

@@ -24,19 +24,19 @@ import tensorflow as tf
 from fda_tf.data import specs
 from fda_tf.fit import keras_hooks
 from fda_tf.fit import logs as log_reduction
-from fda_tf.fit.compiled_steps import Made, make, take_chiefs
+from fda_tf.fit.compiled_steps import CompiledRun, make, take_chiefs
 from fda_tf.fit.epoch import Steps, no_batch
-from fda_tf.fit.keras_hooks import Replaced
+from fda_tf.fit.keras_hooks import KerasHooks
 from fda_tf.fit.logs import Record
 from fda_tf.fit.metrics import Share
 from fda_tf.fit.progress import Progress
-from fda_tf.fit.resume import Resuming
+from fda_tf.fit.resume import FitCheckpoints
 from fda_tf.fit.setup_warnings import arrays_digest, warn_if_whole
 from fda_tf.fit.validation import Validation
-from fda_tf.processes.agreement import Meetings, text
+from fda_tf.processes.agreement import Barrier, text
 from fda_tf.processes.error_messages import GONE, known
 from fda_tf.processes.preemption import Preempted
-from fda_tf.run.average_swap import Lent
+from fda_tf.run.average_swap import AverageSwap
 from fda_tf.workers.local_model import check
 
 
@@ -55,21 +55,21 @@ class Fit:
         self.callback, self.model = callback, callback.model
         self.process_group = callback.process_group
         self.in_callback = False
-        self._meetings = Meetings(self.process_group)
-        self.validation = Validation(callback.validation, self._meetings)
+        self._barrier = Barrier(self.process_group)
+        self.validation = Validation(callback.validation, self._barrier)
         self._progress = Progress()
         self._record = Record(callback)
-        self._resuming = Resuming(
+        self._checkpoints = FitCheckpoints(
             callback.checkpoint,
             self.process_group,
             self._progress,
             self._record,
         )
-        self._keras: Replaced | None = None
+        self._keras: KerasHooks | None = None
         # Made when the form of the data is known, before the first step.
-        self._made: Made | None = None
+        self._made: CompiledRun | None = None
         self._steps: Steps | None = None
-        self._lent: Lent | None = None
+        self._swap: AverageSwap | None = None
         self._asked = 0  # executions of this epoch that Keras asked for
         self._logs: dict[str, str] = {}  # of the epoch
 
@@ -80,18 +80,18 @@ class Fit:
         progress = self._progress
         with self.telling():
             check(self.model)
-            self._keras = Replaced(self)
+            self._keras = KerasHooks(self)
             self._keras.refuse_own_loop()
-            self._keras.until_the_end(self._resuming.watch())
-            self._resuming.callbacks = self._keras.callbacks
+            self._keras.until_the_end(self._checkpoints.watch())
+            self._checkpoints.callbacks = self._keras.callbacks
             board = self._keras.find(keras.callbacks.TensorBoard)
             self._record.open(board)
             params = self.callback.params
             epochs, steps = int(params["epochs"]), params["steps"]
             progress.at_once = int(self.model.steps_per_execution)
             steps, batches = keras_hooks.epoch_length(steps, progress.at_once)
-            checkpoint = self._resuming.checkpoint
-            everyone = self._meetings.meet_alike(
+            checkpoint = self._checkpoints.checkpoint
+            everyone = self._barrier.gather_equal(
                 "the start",
                 {
                     "epochs": epochs,
@@ -107,8 +107,8 @@ class Fit:
             progress.steps = self._least(everyone)
             known = [news["batches"] for news in everyone if news["batches"]]
             progress.batches = min(known, default=None)
-            self._resuming.find()
-            self._keras.begin_at(self._resuming.first_epoch(epochs))
+            self._checkpoints.find()
+            self._keras.begin_at(self._checkpoints.first_epoch(epochs))
             shown = self.process_group.is_chief and params.get("verbose")
             if shown and self.process_group.count > 1:
                 self._record.announce(self.process_group.count)
@@ -116,7 +116,7 @@ class Fit:
     def all_have_begun(self) -> None:
         """Gives the other callbacks back what they knew."""
         with self.telling():
-            self._resuming.restore_callbacks()
+            self._checkpoints.restore_callbacks()
 
     def leave(self) -> None:
         """Gives back to Keras all that is Keras'; again, does nothing."""
@@ -130,14 +130,14 @@ class Fit:
         """Returns the steps of the shortest epoch; None if not all know."""
         steps = [news["steps"] for news in everyone]
         if 0 in steps:
-            self._meetings.settled = True
+            self._barrier.settled = True
             raise known(no_batch(steps.index(0), 0), steps.index(0))
         return None if None in steps else min(steps)
 
     def _build(self, spec: Any) -> None:
         """Makes what to train with, or takes that of the fit before."""
         spec = specs.without_optionals(spec)
-        everyone = self._meetings.meet("the first step", form=str(spec))
+        everyone = self._barrier.gather("the first step", form=str(spec))
         if any(news["form"] != everyone[0]["form"] for news in everyone):
             # Keras weighs by the size of batches where it is known: on all.
             spec = specs.of_any_size(spec)
@@ -146,21 +146,21 @@ class Fit:
             self._keras.train_function,
             spec,
             self._progress.steps,
-            self._meetings,
+            self._barrier,
         )
-        self._resuming.restore(made.trainer)
+        self._checkpoints.restore(made.trainer)
         self._record.begin(made.trainer)
         own = arrays_digest(self.process_group)
-        everyone = self._meetings.meet("the first step", data=own)
+        everyone = self._barrier.gather("the first step", data=own)
         warn_if_whole(self.process_group, [news["data"] for news in everyone])
-        self._made, self._lent = made, Lent(made.trainer)
+        self._made, self._swap = made, AverageSwap(made.trainer)
         self._steps = Steps(
             self.model,
             made,
-            self._meetings,
+            self._barrier,
             self._progress,
             self._record,
-            self._resuming,
+            self._checkpoints,
         )
 
     # An epoch.
@@ -169,13 +169,13 @@ class Fit:
         """Begins an epoch, before Keras makes its iterator."""
         self._progress.begin_epoch(epoch)
         self._asked = 0
-        if self._lent is not None:
-            self._lent.begin_epoch()
+        if self._swap is not None:
+            self._swap.begin_epoch()
 
     def epoch_has_begun(self) -> None:
         """Makes all anew from the average, if callbacks compiled the model."""
         with self.telling():
-            self._meetings.meet_alike(
+            self._barrier.gather_equal(
                 f"the start of epoch {self._progress.epoch + 1}",
                 {"whether a callback compiled it anew": self._keras.compiled},
             )
@@ -184,7 +184,7 @@ class Fit:
             self._keras.compiled = False
             if self._made is not None:
                 self._finish()
-            self._made = self._steps = self._lent = None
+            self._made = self._steps = self._swap = None
 
     @property
     def within_epoch(self) -> bool:
@@ -224,13 +224,13 @@ class Fit:
         progress, trainer = self._progress, self._made.trainer
         if not progress.over:  # a callback here has stopped the training
             self._steps.idle()
-        everyone = self._meetings.meet(
+        everyone = self._barrier.gather(
             f"the end of epoch {progress.epoch + 1}",
             steps=self._keras_steps(),
             data=self._steps.first_batch,
         )
         warn_if_whole(self.process_group, [news["data"] for news in everyone])
-        trainer.home.end_meeting()
+        trainer.workers.lower_stop_flag()
         if progress.steps is None:
             progress.bound = min(news["steps"] for news in everyone)
             self._steps.keep_max_interval()
@@ -240,7 +240,7 @@ class Fit:
         unknown = tf.nest.map_structure(lambda _: np.nan, trainer.worker.logs)
         share = Share(True, *self._made.samples.numpy().tolist())
         logs = self._reduce(self._steps.logs or unknown, share)
-        if not self._lent.place():
+        if not self._swap.place():
             self._steps.end_diverged()
         self._asked = 0
         return {**logs, **extra}
@@ -279,7 +279,7 @@ class Fit:
         validating = self.validation.of(
             self.model, self._made.metrics, epoch, data
         )
-        with self.telling(), validating as own, self._lent.validated():
+        with self.telling(), validating as own, self._swap.validated():
             return self._keras.evaluate(*args, **own)
 
     def see_logs(self, logs: dict[str, Any]) -> None:
@@ -289,26 +289,30 @@ class Fit:
     def after_epoch(self, epoch: int) -> None:
         """Settles how to go on, when all callbacks have had their turn."""
         with self.telling():
-            everyone = self._meetings.meet_alike(
+            everyone = self._barrier.gather_equal(
                 f"what follows epoch {epoch + 1}",
                 self._logs,
                 stop=bool(self.model.stop_training),
-                preempted=self._resuming.preempted,
+                preempted=self._checkpoints.preempted,
                 changed=self._changed(),
             )
             stopped = any(news["stop"] for news in everyone)
             preempted = any(news["preempted"] for news in everyone)
             self.model.stop_training = stopped
-            self._resuming.stop(stopped)
+            self._checkpoints.stop(stopped)
             self._progress.end_epoch()
             if any(news["changed"] for news in everyone):
                 self._begin_round()
             last = stopped or epoch + 1 >= self.callback.params["epochs"]
             step = int(self._made.trainer.loop.step)
-            due = self._resuming.is_due(step, epochs_end=True) and not last
+            due = self._checkpoints.is_due(step, epochs_end=True) and not last
             if preempted or due:
-                save = self._resuming.end if preempted else self._resuming.save
-                with self._lent.taken_back():
+                save = (
+                    self._checkpoints.end
+                    if preempted
+                    else self._checkpoints.save
+                )
+                with self._swap.own_restored():
                     save(self._made)
 
     # fit ends.
@@ -319,25 +323,25 @@ class Fit:
         So what is kept is a run that more epochs may follow, and not the best
         weights that EarlyStopping restores.
         """
-        resuming = self._resuming
-        if resuming.checkpoint is None:
+        checkpoints = self._checkpoints
+        if checkpoints.checkpoint is None:
             return
         with self.telling():
             if self._progress.diverged:
                 return  # what was saved before is of use
-            if not resuming.found:
-                with self._lent.taken_back():
-                    resuming.save(self._made)
+            if not checkpoints.found:
+                with self._swap.own_restored():
+                    checkpoints.save(self._made)
             elif self._made is None:  # nothing was left to do
-                resuming.say_that_all_is_done()
-                self._build(resuming.spec())
-                self._lent.place()
+                checkpoints.say_that_all_is_done()
+                self._build(checkpoints.spec())
+                self._swap.place()
 
     def after_training(self) -> None:
         """Ends with a synchronisation, after all others' last changes."""
         with self.telling():
             # Such as the best weights, which EarlyStopping has restored.
-            everyone = self._meetings.meet("the end", changed=self._changed())
+            everyone = self._barrier.gather("the end", changed=self._changed())
             if any(news["changed"] for news in everyone):
                 self._begin_round()
             if self._made is not None and not self._progress.diverged:
@@ -346,13 +350,13 @@ class Fit:
 
     def _changed(self) -> bool:
         """Returns whether a callback has put something into the model."""
-        if self._lent is None or self._progress.diverged:
+        if self._swap is None or self._progress.diverged:
             return False
-        return self._lent.changed()
+        return self._swap.changed()
 
     def _finish(self) -> None:
         """Synchronises; all workers then hold the same model."""
-        self._lent.take_back()
+        self._swap.restore_own()
         trainer = self._made.trainer
         if trainer.loop.finish():
             self._record.synchronised("end")
@@ -363,7 +367,7 @@ class Fit:
         sent = take_chiefs(self._made.trainer)
         self._made.trainer.loop.count_takeover(sent)
         self._record.synchronised("callback")
-        self._lent.forget()
+        self._swap.forget()
 
     # Errors.
 
@@ -394,17 +398,17 @@ class Fit:
 
     def _tell(self, error: Exception | SystemExit) -> None:
         well = isinstance(error, SystemExit) and not error.code
-        if well or self._meetings.settled:
+        if well or self._barrier.settled:
             return
         if self.process_group.count == 1 or self.process_group.is_forked:
             return
         if self._steps is not None and self._steps.are_cut_off:
-            self._meetings.settled = True
+            self._barrier.settled = True
             self.process_group.give_up(error)
             return
         if self._steps is not None and self._progress.in_steps:
             # What else goes wrong is not to hide what did first.
             with contextlib.suppress(Exception):
                 self._steps.idle(error)
-        if not self._meetings.settled:
-            self._meetings.tell(error)
+        if not self._barrier.settled:
+            self._barrier.tell(error)

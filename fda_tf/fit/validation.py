@@ -18,7 +18,7 @@ from absl import logging
 from fda_tf.data.digests import Digest
 from fda_tf.data.sharding import Shard
 from fda_tf.fit.metrics import Metrics, Share
-from fda_tf.processes.agreement import Meetings
+from fda_tf.processes.agreement import Barrier
 
 VALIDATIONS = ("shared", "whole")
 
@@ -34,8 +34,8 @@ class Validation:
       running: whether fit itself is evaluating.
     """
 
-    def __init__(self, how: str, meetings: Meetings):
-        self._how, self._meetings = how, meetings
+    def __init__(self, how: str, barrier: Barrier):
+        self._how, self._barrier = how, barrier
         self.running = False
         self._share, self._origins = Share(), []
         self._metrics: Metrics | None = None
@@ -66,7 +66,7 @@ class Validation:
             if metrics is not None and self._part is None:
                 self._part = self._settle(model, data)
             elif metrics is not None:
-                self._meetings.meet(self._place)
+                self._barrier.gather(self._place)
             yield data | (self._part or {})
         finally:
             self.running = False
@@ -86,7 +86,7 @@ class Validation:
         """Comes together with the others, when all have evaluated."""
         self.begin_batch()  # where there was none
         if self._metrics is not None:
-            self._meetings.meet(self._place)
+            self._barrier.gather(self._place)
 
     def _settle(self, model: Any, data: dict[str, Any]) -> dict[str, Any]:
         """Settles what each worker evaluates; returns what to put for data."""
@@ -103,8 +103,8 @@ class Validation:
             divisible = read.same_again and self._metrics.divisible(testing)
             news["form"] = str(read.spec)
         shared = self._how == "shared" and divisible
-        everyone = self._meetings.meet(self._place, shared=shared, **news)
-        k, chief = self._meetings.process_group.index, everyone[0]
+        everyone = self._barrier.gather(self._place, shared=shared, **news)
+        k, chief = self._barrier.process_group.index, everyone[0]
         if chief["set"] is None or _differ(everyone, "set"):
             if read is None:
                 return {}
@@ -122,7 +122,7 @@ class Validation:
 
     def _warn(self, data: Any) -> None:
         """Says of data that can be read but once how they count."""
-        if self._meetings.process_group.is_chief:
+        if self._barrier.process_group.is_chief:
             logging.warning(
                 "validation_data of type %s cannot be compared with those of "
                 "the other workers: each evaluates its own, and all count. "

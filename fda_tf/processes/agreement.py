@@ -185,7 +185,7 @@ def without_addresses(words: str) -> str:
     return _ADDRESS.sub("", words)
 
 
-class Meetings:
+class Barrier:
     """What workers tell each other; all of them come to each meeting.
 
     Args:
@@ -199,7 +199,7 @@ class Meetings:
         self.process_group = process_group
         self.settled = False
 
-    def meet(self, place: str, **news: Any) -> list[dict[str, Any]]:
+    def gather(self, place: str, **news: Any) -> list[dict[str, Any]]:
         """Returns what every worker has to say.
 
         Args:
@@ -229,7 +229,7 @@ class Meetings:
                 raise known(error, shown_by=self.process_group.index)
         return everyone
 
-    def meet_alike(
+    def gather_equal(
         self, place: str, settings: Mapping[str, Any], **news: Any
     ) -> list[dict[str, Any]]:
         """Meets; what the settings are must be the same on all workers.
@@ -237,7 +237,7 @@ class Meetings:
         Raises:
           ValueError: on every worker, for a setting that differs.
         """
-        everyone = self.meet(place, settings=dict(settings), **news)
+        everyone = self.gather(place, settings=dict(settings), **news)
         for k, other in enumerate(everyone):
             first, theirs = everyone[0]["settings"], other["settings"]
             for name in {**first, **theirs}:

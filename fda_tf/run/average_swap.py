@@ -12,7 +12,7 @@ from fda_tf.workers import variable_groups
 from fda_tf.workers.local_model import Snapshot
 
 
-class Lent:
+class AverageSwap:
     """Lends the model the average of all workers' models.
 
     Validation and the callbacks of an epoch's end see it; training goes on
@@ -35,7 +35,7 @@ class Lent:
 
     def begin_epoch(self) -> None:
         """Puts the worker's own model back, for the steps of an epoch."""
-        self.take_back()
+        self.restore_own()
         if self._moved is not None:
             self._before = {
                 i: v.read_value()
@@ -60,17 +60,17 @@ class Lent:
         self._placed = average
         return bool(np.isfinite(vectors.squared_norm_alike(average.weights)))
 
-    def take_back(self) -> None:
+    def restore_own(self) -> None:
         """Puts the worker's own model back."""
         if self._own is not None:
             self._worker.assign(self._own)
         self.forget()
 
     @contextlib.contextmanager
-    def taken_back(self) -> Iterator[None]:
+    def own_restored(self) -> Iterator[None]:
         """Puts the worker's own model back, until the context ends."""
         own, placed = self._own, self._placed
-        self.take_back()
+        self.restore_own()
         yield
         if placed is not None:
             self._worker.assign(placed)

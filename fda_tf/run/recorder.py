@@ -103,7 +103,7 @@ class Recorder:
         self._theta: list[np.ndarray] = []
         self._estimate = math.nan  # of the last check
         self._syncs, self._stopped = SyncLog(self.history.syncs), False
-        self._preemption = Preemption(loop.workers.call_meeting)
+        self._preemption = Preemption(loop.workers.raise_stop_flag)
         self._state: State | None = None
         self._saved_at: int | None = None  # the step of the last checkpoint
         self._calls = self._timed_steps = 0
@@ -115,7 +115,7 @@ class Recorder:
         with contextlib.ExitStack() as until_the_end:
             if self.settings.checkpoint:
                 until_the_end.enter_context(self._preemption.watch())
-                self._go_on()
+                self._restore_latest()
             self._train()
             if self.settings.checkpoint:
                 self._save()  # more steps may follow some day
@@ -164,11 +164,11 @@ class Recorder:
         if self._state.save(self.settings.checkpoint, facts, arrays):
             self._saved_at = step
 
-    def _go_on(self) -> None:
+    def _restore_latest(self) -> None:
         """Goes on from the newest checkpoint, if there is one."""
         loop = self.loop
         self._state = State(loop, loop.workers.variables() | loop.variables())
-        found = self._state.go_on(self.settings.checkpoint)
+        found = self._state.restore_latest(self.settings.checkpoint)
         if found is None:
             return
         variance, theta, *syncs = found.history()
@@ -183,8 +183,10 @@ class Recorder:
 
     def _end_if_preempted(self) -> None:
         """Saves, and ends the process, when a worker has got SIGTERM."""
-        if self.settings.checkpoint and bool(self.loop.workers.called()):
-            self.loop.workers.end_meeting()
+        if self.settings.checkpoint and bool(
+            self.loop.workers.stop_flag_is_raised()
+        ):
+            self.loop.workers.lower_stop_flag()
             self._save()
             self._end()
 
@@ -197,7 +199,7 @@ class Recorder:
         start = time.perf_counter()
         first = int(self.loop.step) + 1
         if self._preemption.came:
-            self.loop.workers.call_meeting()
+            self.loop.workers.raise_stop_flag()
         trace = self.loop.run(steps)
         causes = trace.cause.numpy()  # waits for the steps
         if self._calls:  # the first call compiles

@@ -97,8 +97,8 @@ class Trainer:
                 agreement.tell(process_group, error)
                 raise
             agreement.agree_on(process_group, described)
-            self.home = Cluster(self.worker, None, process_group)
-        self.loop = Loop(self.home, self.algorithm, epoch)
+            self.workers = Cluster(self.worker, None, process_group)
+        self.loop = Loop(self.workers, self.algorithm, epoch)
         self._state = State(self.loop, self._variables())
         self._step = self.worker.compile(self._one_step, reduce_retracing=True)
         self._after_step = tf.function(self.loop.after_step, autograph=False)
@@ -139,7 +139,7 @@ class Trainer:
     def agree(self, stop: bool) -> bool:
         """Returns whether any worker wants to stop."""
         with self.process_group.lost_worker_in_words():
-            return self.home.agree(stop)
+            return self.workers.agree(stop)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[keras.Model]:
@@ -201,7 +201,7 @@ class Trainer:
             settings, or damaged, or when the directory cannot be written.
         """
         with self.process_group.lost_worker_in_words():
-            found = self._state.go_on(checkpoint)
+            found = self._state.restore_latest(checkpoint)
         if found is None:
             return None
         facts = {k: v for k, v in found.facts.items() if k != latest.OURS}
@@ -215,17 +215,19 @@ class Trainer:
         """
         self._state.take(fresh._state)
         self.loop.restart()
-        self.home.end_meeting()
+        self.workers.lower_stop_flag()
 
-    def restore(self, found: latest.Saved) -> None:
+    def restore(self, found: latest.SavedPart) -> None:
         """Puts a checkpoint in place; says so when it was of another K."""
-        self._state.put_back(found)
+        self._state.restore_part(found)
 
     def _variables(self) -> dict[str, list[tf.Variable]]:
         """Returns all that a checkpoint holds, by what it is."""
         metrics = [v for g in self.worker.metrics for v in g.variables]
         return (
-            self.home.variables() | self.loop.variables() | {"metrics": metrics}
+            self.workers.variables()
+            | self.loop.variables()
+            | {"metrics": metrics}
         )
 
     def _one_step(self, batch):

@@ -49,7 +49,7 @@ class Workers(abc.ABC):
         self.source = source
         self.meter = Meter(count)
         # Above 0 when this worker wants all to leave the loop and meet.
-        self.call = tf.Variable(0.0, trainable=False, name="call")
+        self.stop_flag = tf.Variable(0.0, trainable=False, name="stop_flag")
 
     @abc.abstractmethod
     def step(self, step: tf.Tensor) -> None:
@@ -106,7 +106,7 @@ class Workers(abc.ABC):
             return self._shares if shares is None else shares
         return self._shares * shares
 
-    def meet(self, step: tf.Tensor, everyone: bool) -> None:
+    def choose_participants(self, step: tf.Tensor, everyone: bool) -> None:
         """Settles who takes part in a synchronisation: all, but in simulation.
 
         Args:
@@ -164,9 +164,9 @@ class Workers(abc.ABC):
     def gather(self, of: Callable[[Snapshot], tf.Tensor]) -> np.ndarray:
         """Returns `of(their snapshot)` of all K workers, stacked; eager."""
 
-    def called(self) -> tf.Tensor:
+    def stop_flag_is_raised(self) -> tf.Tensor:
         """Returns whether a worker has called for a meeting; in graphs."""
-        return self.call > 0
+        return self.stop_flag > 0
 
     @property
     def resident(self) -> Sequence[Worker]:
@@ -200,13 +200,13 @@ class Workers(abc.ABC):
         """Whether the models have any."""
         return bool(self.worker.statistics.variables)
 
-    def call_meeting(self) -> None:
+    def raise_stop_flag(self) -> None:
         """Asks all workers to leave the loop at the next exchange."""
-        self.call.assign(1.0)
+        self.stop_flag.assign(1.0)
 
-    def end_meeting(self) -> None:
+    def lower_stop_flag(self) -> None:
         """Forgets the call; every worker does, when all have met."""
-        self.call.assign(0.0)
+        self.stop_flag.assign(0.0)
 
     def variables(self) -> dict[str, list[tf.Variable]]:
         """Returns what the workers here keep, by name: for checkpoints.

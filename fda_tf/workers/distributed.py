@@ -172,13 +172,15 @@ class Cluster(Workers):
     def _gather(self, parts, read, kind):
         """Returns what all workers sent, as it is read: a list for each."""
         flat = tf.nest.flatten(parts)
-        words = [to_words(tensor) for tensor in [*flat, self.call]]
+        words = [to_words(tensor) for tensor in [*flat, self.stop_flag]]
         sizes = [w.shape[0] for w in words]
         rows = self.process_group.all_gather(tf.concat(words, 0))
         everyones = []
         for k in range(self.count):
             *own, call = tf.split(rows[k], sizes)
-            self._heard.assign(self._heard | (from_words(call, self.call) > 0))
+            self._heard.assign(
+                self._heard | (from_words(call, self.stop_flag) > 0)
+            )
             own = [from_words(w, t) for w, t in zip(own, flat, strict=True)]
             everyones.append(read(tf.nest.pack_sequence_as(parts, own)))
         self.meter.gather(kind, words[:-1], everyones[0])
@@ -199,18 +201,18 @@ class Cluster(Workers):
         return vectors.each(tensors, travel)
 
     def _mean_with_call(self, tensor):
-        call = tf.cast(tf.reshape(self.call, [1]), tensor.dtype)
+        call = tf.cast(tf.reshape(self.stop_flag, [1]), tensor.dtype)
         (mean,) = self.process_group.mean([tf.concat([tensor, call], 0)])
         self._heard.assign(mean[-1] > 0)
         return tf.ensure_shape(mean[:-1], tensor.shape)
 
-    def called(self):
+    def stop_flag_is_raised(self):
         if self.count == 1:
-            return super().called()
+            return super().stop_flag_is_raised()
         return self._heard.read_value()
 
-    def end_meeting(self):
-        super().end_meeting()
+    def lower_stop_flag(self):
+        super().lower_stop_flag()
         self._heard.assign(False)
 
     def variables(self):

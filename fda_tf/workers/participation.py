@@ -104,7 +104,7 @@ class Round:
         self._taken.scatter_add(one)
         return own
 
-    def meet(self, step: tf.Tensor, everyone: bool) -> None:
+    def choose_participants(self, step: tf.Tensor, everyone: bool) -> None:
         """Settles who takes part in the synchronisation after a step."""
         if not self.apart:
             return

@@ -148,8 +148,8 @@ class Simulation(Workers):
         zeros = [tf.zeros_like(b) for b in self.lanes[0].weights.pack()]
         self._residual = _stack("residual", self.clients, zeros)
 
-    def meet(self, step, everyone):
-        self._round.meet(step, everyone)
+    def choose_participants(self, step, everyone):
+        self._round.choose_participants(step, everyone)
 
     def number(self, place):
         return int(self._round.client(place))

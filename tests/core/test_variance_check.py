@@ -156,7 +156,7 @@ def _check_of(drifts, monitor):
         ],
     )
     w0 = [tf.Variable(tf.zeros(len(drifts[0])))]
-    return variance_check.Check(threshold(1.0, monitor), workers, w0)
+    return variance_check.VarianceCheck(threshold(1.0, monitor), workers, w0)
 
 
 @pytest.mark.parametrize("seed", range(8))

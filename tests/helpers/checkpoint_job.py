@@ -33,7 +33,7 @@ def light():
     return checkpoint
 
 
-def go_on(saved, worker, workers, steps, size):
+def restore_latest(saved, worker, workers, steps, size):
     """Goes on from the newest checkpoint for so many steps; tells of each."""
     worker, workers, steps, size = map(int, (worker, workers, steps, size))
     first, _ = next(saved.found(worker, workers), (0, workers))
@@ -89,5 +89,7 @@ def refused(saved):
 
 if __name__ == "__main__":
     checkpoint = light()
-    job = {"go_on": go_on, "crash": crash, "refused": refused}[sys.argv[1]]
+    job = {"go_on": restore_latest, "crash": crash, "refused": refused}[
+        sys.argv[1]
+    ]
     job(checkpoint.Checkpoint(sys.argv[2]), *sys.argv[3:])

@@ -200,7 +200,7 @@ def one_and_two(process_group, folder):
     own = small.shards(process_group.count, SAMPLES)[process_group.index]
     data = fda_tf.shard(own, BATCH, mine=True)
 
-    def go_on(process_group):
+    def restore_latest(process_group):
         trainer = fda_tf.Trainer(
             linear(1),
             data.element_spec,
@@ -220,7 +220,7 @@ def one_and_two(process_group, folder):
     for name, count in (("one", 1), ("two", 2), ("one again", 1)):
         if count == 2 or process_group.is_chief:
             among = process_group if count == 2 else ProcessGroup()
-            counters[name] = go_on(among)
+            counters[name] = restore_latest(among)
         process_group.gather(0)  # worker 1 waits for what is saved
     return counters
 
@@ -311,7 +311,7 @@ def opened(process_group, folder):
     )
     kept = trainer.resume(fda_tf.Checkpoint(folder))
     loop, names = trainer.loop, ("weights", "statistics")
-    now = trainer.home.variables()
+    now = trainer.workers.variables()
     return {
         "kept": {name: kept[name] for name in ("epoch", "done", "start")},
         "model": [v.numpy().tolist() for n in names for v in now[n]],

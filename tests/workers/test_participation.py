@@ -125,7 +125,9 @@ def test_stragglers_keep_their_weights(monitor):
             mean = np.mean(drifts, axis=0)
             estimate -= mean @ mean
         if estimate > theta:
-            who.meet(tf.constant(t + 1, tf.int64), everyone=False)
+            who.choose_participants(
+                tf.constant(t + 1, tf.int64), everyone=False
+            )
             there = [bool(who.attends(k)) for k in range(WORKERS)]
             late += there.count(False)
             w0 = np.mean(np.array(models)[there], axis=0)
@@ -141,10 +143,10 @@ def test_someone_is_always_there():
     who = participation.Round(3, straggler_rate=0.99, seed=0)
     there = []
     for t in range(200):
-        who.meet(tf.constant(t, tf.int64), everyone=False)
+        who.choose_participants(tf.constant(t, tf.int64), everyone=False)
         there.append(sum(bool(who.attends(k)) for k in range(3)))
     assert min(there) == 1 and np.mean(there) < 1.2
-    who.meet(tf.constant(0, tf.int64), everyone=True)
+    who.choose_participants(tf.constant(0, tf.int64), everyone=True)
     assert all(bool(who.attends(k)) for k in range(3))
 
 
