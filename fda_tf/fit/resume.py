@@ -41,7 +41,7 @@ def collect(
       >>> facts["EarlyStopping 0"]["wait"], len(arrays)
       (2, 1)
       >>> fresh = keras.callbacks.EarlyStopping()
-      >>> give_back([fresh], facts, arrays)
+      >>> restore_callbacks_state([fresh], facts, arrays)
       >>> fresh.wait, fresh.best, fresh.best_weights
       (2, 0.5, [array([1., 1., 1.])])
     """
