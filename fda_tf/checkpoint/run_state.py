@@ -17,11 +17,11 @@ from fda_tf.checkpoint.directory import Checkpoint
 from fda_tf.checkpoint.latest import HISTORY, SavedPart
 from fda_tf.core.loop import Loop
 from fda_tf.processes import agreement
-from fda_tf.workers import constants, description
+from fda_tf.workers import description, model_constants
 
 VERSIONS = ("fda_tf", "tensorflow", "keras")
 # So begin the names of what Keras describes, the server's optimizer too.
-KERAS = ("optimizer", "server", "loss", "layer ", constants.CONSTANTS)
+KERAS = ("optimizer", "server", "loss", "layer ", model_constants.CONSTANTS)
 # What one worker alone does not have: with others it begins anew.
 ALONE_WITHOUT = ("monitor/", "check/", "residual/")
 

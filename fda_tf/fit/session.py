@@ -37,7 +37,7 @@ from fda_tf.processes.agreement import Barrier, text
 from fda_tf.processes.error_messages import GONE, known
 from fda_tf.processes.preemption import Preempted
 from fda_tf.run.average_swap import AverageSwap
-from fda_tf.workers.local_model import check
+from fda_tf.workers.model_requirements import check_model
 
 
 class Fit:
@@ -79,7 +79,7 @@ class Fit:
         """Takes the place of Keras' train function, when all can start."""
         progress = self._progress
         with self.telling():
-            check(self.model)
+            check_model(self.model)
             self._keras = KerasHooks(self)
             self._keras.refuse_own_loop()
             self._keras.until_the_end(self._checkpoints.watch())

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from fda_tf import keras_internals
 from fda_tf.algorithm import optimizers
 from fda_tf.algorithm.optimizers import FedProx
 from fda_tf.tensors.vectors import Vector
 from fda_tf.workers import step_trace
 from fda_tf.workers import variable_groups as groups
+from fda_tf.workers.model_requirements import check_model
 from fda_tf.workers.step_trace import by_id
 
 
@@ -55,7 +55,7 @@ class Worker:
     """
 
     def __init__(self, model: keras.Model, spec: Any):
-        check(model)
+        check_model(model)
         self.model, self.eager = model, model.run_eagerly
         compiled = tf.function(
             tf.autograph.experimental.do_not_convert(model.train_step),
@@ -225,31 +225,6 @@ class Worker:
             for g in some:
                 groups[f"{kind} {g.variables[0].dtype.name} state"] = g
         return {name: g.layout.shapes for name, g in groups.items()}
-
-
-def check(model: keras.Model) -> None:
-    """Raises ValueError unless the model is compiled for training here."""
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"Keras runs on {keras.backend.backend()!r}; fda_tf needs "
-            "TensorFlow. Set KERAS_BACKEND=tensorflow before importing keras."
-        )
-    # Keras fits what is a layer and a Trainer, which has no public name.
-    if not (isinstance(model, keras.Layer) and hasattr(model, "train_step")):
-        raise ValueError(f"Expected a keras.Model; received {model!r}.")
-    if keras_internals.is_of_a_strategy(model):
-        raise ValueError(
-            f"The model {model.name!r} was made inside strategy.scope(); "
-            "expected one made outside, since fda_tf joins the workers itself. "
-            "Call fda_tf.connect() first, make and compile the model without "
-            "strategy.scope(), and make no strategy."
-        )
-    if not model.compiled:
-        raise ValueError(
-            f"The model {model.name!r} is not compiled. Call "
-            'model.compile("adam", loss, metrics=[...]) first.'
-        )
-    optimizers.refuse_average(optimizers.nested(model.optimizer))
 
 
 def _used(

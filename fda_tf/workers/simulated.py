@@ -20,7 +20,8 @@ from fda_tf.processes.process_group import ProcessGroup
 from fda_tf.tensors import graphs
 from fda_tf.tensors.packing import to_words
 from fda_tf.workers.base import Workers, shared
-from fda_tf.workers.local_model import Snapshot, Worker, check, is_seed
+from fda_tf.workers.local_model import Snapshot, Worker, is_seed
+from fda_tf.workers.model_requirements import check_model
 from fda_tf.workers.participation import Round
 
 
@@ -261,7 +262,7 @@ def _lanes(models, source):
     lanes: list[Worker] = []
     owners: dict[int, str] = {}
     for model in models:
-        check(model)
+        check_model(model)
     for model in models:
         shared = [m for m in models if m is not model]
         if len(shared) < len(models) - 1 or any(

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from fda_tf import keras_internals, tf_internals
 from fda_tf.algorithm import optimizers
-from fda_tf.workers import constants as held
+from fda_tf.workers import model_constants as held
 
 Variables = dict[int, tf.Variable]  # by their id
 
@@ -18,7 +18,7 @@ def analyse(
 ) -> tuple[Any, Variables, Variables, dict[str, Any]]:
     """Returns (specs of a step's logs, what it writes, only reads, holds).
 
-    What it holds beside variables is as `workers.constants` describes it;
+    What it holds beside variables is as `workers.model_constants` describes it;
     of an eager step, only what the layers save.
 
     Args:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from fda_tf import keras_internals
 from fda_tf.tensors import vectors
 from fda_tf.tensors.vectors import Layout, Lazy, Vector
+from fda_tf.workers.model_requirements import check_statistic, check_weights
 from fda_tf.workers.step_trace import Variables, by_id
 
 
@@ -118,41 +119,6 @@ def sort(
         ),
         groups_of(metrics.values()),
     )
-
-
-def check_weights(weights: Sequence[Any]) -> None:
-    """Raises ValueError unless the weights that a step trains are float32."""
-    for variable in weights:
-        if variable.dtype != "float32":
-            raise ValueError(
-                f"The trainable variable {variable.path!r} is "
-                f"{variable.dtype}; expected float32. For lower precision "
-                "use a policy such as keras.mixed_precision.set_global_policy("
-                '"mixed_bfloat16"), which keeps float32 variables.'
-            )
-
-
-def check_statistic(variable: Any) -> None:
-    """Raises ValueError for a statistic that cannot be averaged.
-
-    Args:
-      variable: Keras' or TensorFlow's, a float that a step updates.
-    """
-    name = getattr(variable, "path", variable.name)
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    if dtype != "float32":
-        raise ValueError(
-            f"The variable {name!r}, which a training step updates, is "
-            f"{dtype}; expected float32, in which such statistics are "
-            'averaged. Give its layer, or its add_weight(), dtype="float32".'
-        )
-    if getattr(variable, "aggregation", None) == "sum":
-        raise ValueError(
-            f'The variable {name!r} has aggregation="sum" and a training step '
-            "updates it: at each synchronisation what it held before would be "
-            'added up once more. Give its add_weight() aggregation="mean", '
-            'the default, or "only_first_replica"; or count in a metric.'
-        )
 
 
 def marked(group: Group, model: keras.Model) -> dict[int, str]:
