@@ -33,7 +33,7 @@ class Twin:
 
     def __init__(self, ran: Ran, seed: int):
         self.seed, self.syncs = seed, 0
-        self._sync = ran["fda"].sync if "fda" in ran else ran["sync"]
+        self._sync = ran["fda"].algorithm if "fda" in ran else ran["sync"]
         keras.utils.set_random_seed(seed)  # the scripts give it 0
 
     def fit(
