@@ -175,6 +175,11 @@ class Algorithm:
         return fda_tf.optimizers.FedProx(made, settings.mu)
 
 
+def of(settings: Settings) -> "fda_tf.Algorithm":
+    """Returns the library's algorithm of a run, a new one at each call."""
+    return ALGORITHMS[settings.algorithm].of_run(settings)
+
+
 def _compression(text: str | None) -> Any:
     name, _, option = (text or "").partition(":")
     if name == "topk" and option:

@@ -6,21 +6,16 @@ from typing import NamedTuple
 import numpy as np
 
 CLASSES = {
-    "mnist5000": 10,
-    "mnist": 10,
-    "fashion_mnist": 10,
-    "cifar10": 10,
-    "cifar10_20k": 10,
-    "cifar100": 100,
-    "femnist100": 62,
-    "sst2": 2,
+    "mnist5000": 10, "mnist": 10, "fashion_mnist": 10, "cifar10": 10,
+    "cifar10_20k": 10, "cifar100": 100, "femnist100": 62, "sst2": 2,
     "sms_spam": 2,
-}
+}  # fmt: skip
 KERAS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 SHIPPED = Path(__file__).parent / "data"
 
 _REQUIRED = ("x_train", "y_train", "x_test", "y_test")
 _CLIENTS = "client_train"
+_KNOWN = (*_REQUIRED, _CLIENTS)
 
 
 class Dataset(NamedTuple):
@@ -99,8 +94,7 @@ def _from_folder(name, folder):
 
 
 def _from_project(name):
-    _, arrays = _from_npz(SHIPPED / f"{name}.npz")
-    return "shipped", arrays
+    return "shipped", _from_npz(SHIPPED / f"{name}.npz")[1]
 
 
 def _from_npz(path):
@@ -108,10 +102,8 @@ def _from_npz(path):
         raise _AbsentError(f"{path} (no such file)")
     try:
         with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in file.files if key in _KNOWN}
             names = list(file.files)
-            arrays = {
-                key: file[key] for key in (*_REQUIRED, _CLIENTS) if key in names
-            }
     # Damaged bytes raise whatever zipfile, zlib and NumPy come upon first.
     except Exception as error:
         raise ValueError(
@@ -125,7 +117,7 @@ def _from_npz(path):
             f"Received {path} without {', '.join(missing)}; expected the "
             f"arrays {', '.join(_REQUIRED)}. Found: {names}."
         )
-    return str(path), arrays
+    return str(path), found
 
 
 def _from_tfds(name):
@@ -135,23 +127,17 @@ def _from_tfds(name):
         raise _AbsentError(
             "TFDS (tensorflow-datasets is not installed)"
         ) from None
+    options = {"batch_size": -1, "as_supervised": True, "download": False}
     try:
-        parts = tfds.load(
-            name,
-            split=["train", "test"],
-            batch_size=-1,
-            as_supervised=True,
-            download=False,
-        )
+        parts = tfds.load(name, split=["train", "test"], **options)
     # TFDS has its own errors for unknown names, splits and unprepared sets.
     except Exception as error:
         raise _AbsentError(f"TFDS ({_brief(error)})") from error
     (x_train, y_train), (x_test, y_test) = tfds.as_numpy(parts)
     if x_train.ndim == 4 and x_train.shape[-1] == 1:  # as Keras stores MNIST
         x_train, x_test = x_train[..., 0], x_test[..., 0]
-    return f"TFDS' {name}", dict(
-        zip(_REQUIRED, (x_train, y_train, x_test, y_test), strict=True)
-    )
+    arrays = x_train, y_train, x_test, y_test
+    return f"TFDS' {name}", dict(zip(_REQUIRED, arrays, strict=True))
 
 
 def _from_keras(name):
@@ -174,25 +160,28 @@ def _brief(error):
 
 
 def _checked(where, arrays, classes):
-    labels = {
-        part: _checked_labels(arrays, part, where, classes)
-        for part in ("train", "test")
-    }
+    y_train, y_test = (
+        _labels(arrays, part, where, classes) for part in ("train", "test")
+    )
     x_train, x_test = arrays["x_train"], arrays["x_test"]
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"Received {where} with samples of shape {x_train.shape[1:]} to "
             f"train and {x_test.shape[1:]} to test; expected the same."
         )
-    clients = arrays.get(_CLIENTS)
+    clients, n = arrays.get(_CLIENTS), len(x_train)
     if clients is not None:
-        clients = _checked_clients(clients, len(x_train), where)
-    return Dataset(
-        x_train, labels["train"], x_test, labels["test"], clients, where
-    )
+        if clients.shape != (n,) or clients.dtype.kind not in "iu":
+            raise ValueError(
+                f"Received {where} with {_CLIENTS} of shape {clients.shape} "
+                f"and type {clients.dtype}; expected an integer for each of "
+                f"the {n} training samples."
+            )
+        clients = clients.astype(np.int64)
+    return Dataset(x_train, y_train, x_test, y_test, clients, where)
 
 
-def _checked_labels(arrays, part, where, classes):
+def _labels(arrays, part, where, classes):
     x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
     if y.ndim == 2 and y.shape[1] == 1:  # as Keras stores CIFAR
         y = y[:, 0]
@@ -211,13 +200,3 @@ def _checked_labels(arrays, part, where, classes):
             "with as many classes."
         )
     return y.astype(np.int64)
-
-
-def _checked_clients(clients, n, where):
-    if clients.shape != (n,) or clients.dtype.kind not in "iu":
-        raise ValueError(
-            f"Received {where} with {_CLIENTS} of shape {clients.shape} and "
-            f"type {clients.dtype}; expected an integer for each of the {n} "
-            "training samples."
-        )
-    return clients.astype(np.int64)

@@ -31,15 +31,10 @@ Grid = Mapping[str, Sequence[str]]  # flag -> its values
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        settings: what it is, and its RUN_ID.
-        arguments: the flags that make `experiments.run` train it.
-    """
-
-    settings: Settings
-    arguments: tuple[str, ...]
+    settings: Settings  # what it is, and its RUN_ID
+    arguments: tuple[str, ...]  # the flags that make `experiments.run` train it
 
 
 def parse(text: str) -> Grid:

@@ -48,102 +48,97 @@ class _Value(flags.ArgumentParser):
         self.parse, self.syntactic_help = parse, ""
 
 
-def _define() -> None:
-    """Defines the flags, of the tables of tasks and algorithms."""
-    default = config.DEFAULTS
-    flags.DEFINE_string(
-        "task", default["task"],
-        f"Model and data, one of {', '.join(TASKS)}; the data of the first "
-        "ships with the project.",
-    )  # fmt: skip
-    flags.DEFINE_list(
-        "algorithm", default["algorithm"],
+_DEFAULTS = config.DEFAULTS
+# How to define a flag, its name, its help, the values that it may have.
+_FLAGS = (
+    (
+        flags.DEFINE_string, "task", "Model and data, one of "
+        f"{', '.join(TASKS)}; the data of the first ships with the project.",
+    ),
+    (
+        flags.DEFINE_list, "algorithm",
         "One or more, by commas, trained in turn: NAME or "
         "NAME:PARAMETER=VALUE:..., such as sketch:theta=2. Names: "
         f"{', '.join(algorithms.ALGORITHMS)} (naive to exact: FDA by that "
         "monitor); parameters: the flags of their names, which hold for all "
         "that do not say another.",
-    )  # fmt: skip
-    for name, row in algorithms.PARAMETERS.items():
-        kind = _Value(row.parse)
-        if row.parse is algorithms.yes:
-            flags.DEFINE_boolean(name, None, row.help + _each(name))
-        else:
-            flags.DEFINE(
-                kind, name, None, row.help + _each(name),
-                serializer=flags.ArgumentSerializer(),
-            )  # fmt: skip
-    flags.DEFINE_integer("workers", default["workers"], "K, 1 or more.")
-    flags.DEFINE_string(
-        "split", None,
-        "Who has which data: iid, sorted:FRACTION, label:LABEL[,LABEL], "
-        "dirichlet:ALPHA, sizes:ALPHA, shards:PER_WORKER or natural (default: "
-        "iid; natural for cnn_femnist).",
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "epochs", None,
-        "Passes over all training data at most; the model is evaluated after "
-        "each" + _each("epochs"),
-    )  # fmt: skip
-    flags.DEFINE_integer(
-        "steps", None, "Steps at most, if fewer; all workers do one each."
-    )
-    flags.DEFINE_float(
-        "target_accuracy", None,
+    ),
+    (flags.DEFINE_integer, "workers", "K, 1 or more."),
+    (
+        flags.DEFINE_string, "split", "Who has which data: iid, "
+        "sorted:FRACTION, label:LABEL[,LABEL], dirichlet:ALPHA, sizes:ALPHA, "
+        "shards:PER_WORKER or natural (default: iid; natural for cnn_femnist).",
+    ),
+    (
+        flags.DEFINE_integer, "epochs", "Passes over all training data at "
+        "most; the model is evaluated after each" + _each("epochs"),
+    ),
+    (
+        flags.DEFINE_integer, "steps",
+        "Steps at most, if fewer; all workers do one each.",
+    ),
+    (
+        flags.DEFINE_float, "target_accuracy",
         "Test accuracy to pass, between 0 and 1" + _each("target_accuracy"),
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "stop", default["stop"], "End a run when it passes the target."
-    )
-    flags.DEFINE_integer(
-        "seed", default["seed"], "Of the weights, the order of data, the split."
-    )
-    flags.DEFINE_integer(
-        "batch_size", None, "Samples per worker and step (default: 32)."
-    )
-    flags.DEFINE_enum(
-        "sampling", default["sampling"], config.SAMPLINGS,
-        "Batches: shuffled passes over a worker's data, or independent draws "
-        "as in the paper's simulator.",
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "weights", None, config.WEIGHTS,
-        "What convnext_large_cifar100 begins with (default: imagenet); none: "
-        "train it from scratch.",
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "statistics", None, config.STATISTICS,
-        "What BatchNorm's statistics do at a synchronisation (default, for "
-        "the DenseNets: local, as in the paper).",
-    )  # fmt: skip
-    flags.DEFINE_enum(
-        "backend", default["backend"], config.BACKENDS,
-        "All workers in this process, or each in one of its own: started "
-        "here, or by you with TF_CONFIG set.",
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "data_dir", None,
-        "Folder with NAME.npz of the data set, the only place where it is "
-        "then looked for (default: what ships with the project, then the "
-        "caches of TFDS and Keras, then a download).",
-    )  # fmt: skip
-    flags.DEFINE_string(
-        "results_dir", "results", "Folder for a folder per run."
-    )
-    flags.DEFINE_string(
-        "summary", None,
-        "File of JSON lines that gets one per finished run; runs that have "
-        "one are left out.",
-    )  # fmt: skip
-    flags.DEFINE_boolean(
-        "picture", True, "Draw accuracy against bytes, at the end."
-    )
-    flags.DEFINE_boolean(
-        "overwrite", False, "Run also what --summary has; its line then counts."
-    )
-
-
-_define()
+    ),
+    (flags.DEFINE_boolean, "stop", "End a run when it passes the target."),
+    (
+        flags.DEFINE_integer, "seed",
+        "Of the weights, the order of data, the split.",
+    ),
+    (
+        flags.DEFINE_integer, "batch_size",
+        "Samples per worker and step (default: 32).",
+    ),
+    (
+        flags.DEFINE_enum, "sampling", "Batches: shuffled passes over a "
+        "worker's data, or independent draws as in the paper's simulator.",
+        config.SAMPLINGS,
+    ),
+    (
+        flags.DEFINE_enum, "weights", "What convnext_large_cifar100 begins "
+        "with (default: imagenet); none: train it from scratch.",
+        config.WEIGHTS,
+    ),
+    (
+        flags.DEFINE_enum, "statistics", "What BatchNorm's statistics do at a "
+        "synchronisation (default, for the DenseNets: local, as in the paper).",
+        config.STATISTICS,
+    ),
+    (
+        flags.DEFINE_enum, "backend", "All workers in this process, or each "
+        "in one of its own: started here, or by you with TF_CONFIG set.",
+        config.BACKENDS,
+    ),
+    (
+        flags.DEFINE_string, "data_dir", "Folder with NAME.npz of the data "
+        "set, the only place where it is then looked for (default: what ships "
+        "with the project, the caches of TFDS and Keras, then a download).",
+    ),
+    (flags.DEFINE_string, "results_dir", "Folder for a folder per run."),
+    (
+        flags.DEFINE_string, "summary", "File of JSON lines that gets one per "
+        "finished run; runs that have one are left out.",
+    ),
+    (flags.DEFINE_boolean, "picture", "Draw accuracy against bytes, at last."),
+    (
+        flags.DEFINE_boolean, "overwrite",
+        "Run also what --summary has; its line then counts.",
+    ),
+)  # fmt: skip
+_OWN = {"results_dir": "results", "picture": True, "overwrite": False}
+for _define, _name, _help, *_values in _FLAGS:
+    _default = (_DEFAULTS | _OWN).get(_name)
+    _define(_name, _default, *_values, _help)
+for _name, _row in algorithms.PARAMETERS.items():
+    _help = _row.help + _each(_name)
+    if _row.parse is algorithms.yes:
+        flags.DEFINE_boolean(_name, None, _help)
+    else:
+        _serializer = flags.ArgumentSerializer()
+        flags.DEFINE(
+            _Value(_row.parse), _name, None, _help, serializer=_serializer
+        )
 
 
 def own_flags() -> Mapping[str, flags.Flag]:

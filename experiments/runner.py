@@ -11,7 +11,6 @@ from absl import logging
 
 import fda_tf
 import fda_tf.launch
-import fda_tf.processes.environment
 from experiments import (
     config,
     provenance,
@@ -153,7 +152,7 @@ def _home(backend: str) -> Any:
     """Sets TensorFlow up; returns the processes if this is a worker's."""
     # Each run traces its own loop, which TensorFlow takes for an accident.
     tf.get_logger().setLevel("ERROR")
-    described = fda_tf.processes.environment.describes_job()
+    described = fda_tf.launch.describes_job()
     if backend == "cluster":
         # connect() has to come before any other call of TensorFlow.
         return fda_tf.connect() if described else None

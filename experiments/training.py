@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fda_tf
-from experiments import datasets
-from experiments.algorithms import ALGORITHMS
+from experiments import algorithms, datasets
 from experiments.config import Settings
 from experiments.tasks import TASKS
 
@@ -58,9 +57,8 @@ def load(
 
 def builder(settings: Settings) -> Callable[[], Any]:
     """() -> the compiled model of a run."""
-    own = functools.partial(
-        ALGORITHMS[settings.algorithm].local_optimizer, settings
-    )
+    row = algorithms.ALGORITHMS[settings.algorithm]
+    own = functools.partial(row.local_optimizer, settings)
     task = TASKS[settings.task]
     return lambda: task.build(settings.seed, own, settings.weights)
 
@@ -68,7 +66,7 @@ def builder(settings: Settings) -> Callable[[], Any]:
 def _options(settings: Settings, data: Data, given: dict) -> dict:
     own = ("steps", "batch_size", "sampling", "seed")
     usual = {name: getattr(settings, name) for name in own}
-    usual["algorithm"] = ALGORITHMS[settings.algorithm].of_run(settings)
+    usual["algorithm"] = algorithms.of(settings)
     return usual | {"validation_data": data.test} | given
 
 

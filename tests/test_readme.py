@@ -32,7 +32,7 @@ def test_the_simulation_runs(tmp_path, monkeypatch, capsys):
     assert row["step"] == 300 and row["val_accuracy"] > 0.6
     assert 0 < row["syncs"] < row["checks"] == 300
     assert (tmp_path / "averaged.keras").exists()
-    assert "'cause': 'threshold'" in capsys.readouterr().out
+    assert "cause='threshold'" in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -19,17 +19,17 @@ import sys
 from collections.abc import Callable, Mapping
 
 from experiments import processes, provenance
-from experiments.bench import measured
+from experiments.bench import measured, startup
 
 FIGURES = pathlib.Path(__file__).with_name("figures.json")
 WARN, FAIL = 1.5, 3.0
 COLUMNS = ("figure", "ratio", "committed", "times", "verdict")
-_IMPORTS = """
+_IMPORTS = f"""
 import json, time
 start = time.perf_counter()
 import tensorflow
 between = time.perf_counter()
-import fda_tf; [getattr(fda_tf, name) for name in fda_tf.__all__]
+{startup.FDA_TF}
 end = time.perf_counter()
 print(json.dumps((end - between) / (between - start)))
 """

@@ -121,8 +121,7 @@ def exchange(job: Job, known: Mapping, kind: str) -> float:
 def interval(parameters: float, known: Mapping, monitor: str) -> dict:
     """Returns the published mean intervals of the model nearest in d."""
     near = min(
-        known["intervals"],
-        key=lambda row: abs(math.log(row["d"] / parameters)),
+        known["intervals"], key=lambda row: abs(math.log(row["d"] / parameters))
     )
     least, median, most = near[monitor]
     return {

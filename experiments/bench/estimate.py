@@ -25,24 +25,18 @@ def problems(values: dict) -> list[str]:
       >>> problems({"workers": 1, "mbit": 10.0, "latency_ms": 0.0})
       ['--workers=1: expected at least 2; alone, nothing is sent.']
     """
+    rules = {
+        "workers": (2, "at least 2; alone, nothing is sent"),
+        "latency_ms": (0, "milliseconds, 0 or more"),
+        **dict.fromkeys(
+            ("step_ms", "mbit", "memory_gb_s"), (1e-300, "a number above 0")
+        ),
+    }
     found = []
     for name, value in values.items():
-        if value is None:
-            continue
-        received = f"--{name}={value:g}"
-        if name == "workers":
-            if value < 2:
-                found.append(
-                    f"{received}: expected at least 2; alone, nothing is sent."
-                )
-        elif name == "latency_ms":
-            if not 0 <= value < math.inf:
-                found.append(f"{received}: expected milliseconds, 0 or more.")
-        elif name in ("step_ms", "mbit", "memory_gb_s"):
-            if not 0 < value < math.inf:
-                found.append(f"{received}: expected a number above 0.")
-        elif not 1 <= value < math.inf:
-            found.append(f"{received}: expected 1 or more.")
+        least, wanted = rules.get(name, (1, "1 or more"))
+        if value is not None and not least <= value < math.inf:
+            found.append(f"--{name}={value:g}: expected {wanted}.")
     return found
 
 

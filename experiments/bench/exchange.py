@@ -88,9 +88,7 @@ def loops(process_group, size: int, tensors: int, kinds) -> dict:
     home = homes.cluster(process_group, model, (zeros, zeros), 8)
 
     def exchange(text):
-        settings = config.settings(text)
-        own = algorithms.ALGORITHMS[settings.algorithm].of_run(settings)
-        loop = homes.Loop(home, own)
+        loop = homes.Loop(home, algorithms.of(config.settings(text)))
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int32)])
         def run(steps):

@@ -3,11 +3,9 @@
 The same Keras model, data, batches of 32 and local steps a round, in turn: a
 block of rounds by Flower, the same number by ours, again and again. Flower's
 is FedAvg with all clients in each round, by `fit`, as fast as its settings
-allow: a client on each core, one thread in an operation, the model built once
-in each of Ray's processes (which run at their usual priority, not at 15), all
-steps of a round in one execution of `fit`, no telemetry, replies looked for
-every 10 ms. Ours is local SGD with the same rounds, and LinearFDA with a check
-in every step. The clock runs over rounds, not over Ray's start or warm-up.
+allow; README.md of this folder lists them. Ours is local SGD with the same
+rounds, and LinearFDA with a check in every step. The clock runs over rounds,
+not over Ray's start or warm-up.
 
   python -m experiments.bench.flower --data_dir=DIR --workers=5,10,30,60
 
@@ -71,8 +69,7 @@ def serve(
     data = training.load(task, 1, data_dir=data_dir).shards[0]
     shards = homes.shards(*data, workers, BATCH)
     home = homes.simulation(training.builder(settings), shards, BATCH)
-    row = algorithms.ALGORITHMS[settings.algorithm]
-    loop = homes.Loop(home, row.of_run(settings))
+    loop = homes.Loop(home, algorithms.of(settings))
     while line := sys.stdin.readline().strip():
         start = time.perf_counter()
         loop.run(tf.constant(int(line) * local_steps)).cause.numpy()

@@ -115,8 +115,7 @@ def measure(model: str, kinds, pairs: int, steps: int, profile: bool) -> dict:
             home = cluster(gradients.averaged(build(model), mean))
         elif own.theta not in (None, 1e30):
             home = cluster(build(model))
-        row = algorithms.ALGORITHMS[own.algorithm]
-        loop = homes.Loop(home, row.of_run(own))
+        loop = homes.Loop(home, algorithms.of(own))
         _block(loop, 3)
         return loop
 

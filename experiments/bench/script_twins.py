@@ -23,13 +23,17 @@ Ran = dict[str, Any]  # what a script has when it is through, by name
 class Twin:
     """Simulates the fits of one script, one after the other.
 
+    Args:
+      ran: what the script has when it is through.
+      seed: added to the seed of each shard.
+
     Attributes:
-      histories: of the fits that were simulated.
+      syncs: the synchronisations of the last fit.
     """
 
     def __init__(self, ran: Ran, seed: int):
-        self.seed, self.histories = seed, []
-        self._sync = ran["fda"].sync if "fda" in ran else ran["sync"]
+        self.seed, self.syncs = seed, 0
+        self._sync = ran["fda"].algorithm if "fda" in ran else ran["sync"]
         keras.utils.set_random_seed(seed)  # the scripts give it 0
 
     def fit(
@@ -40,7 +44,16 @@ class Twin:
         batch_size: int = 40 // WORKERS,
         seed: int = 0,
     ) -> keras.Model:
-        """Returns the average after a fit that is simulated."""
+        """Returns the average after a fit that is simulated.
+
+        Args:
+          build: returns a compiled model. It is called for each lane; what is
+            drawn later is as if it had been called once.
+          data: all workers' arrays, or a batched dataset for each.
+          epochs: how many.
+          batch_size: samples of one worker.
+          seed: that the script gives to `shard`.
+        """
         after = []
 
         def build_once():
@@ -48,22 +61,16 @@ class Twin:
             after.append(random.getstate())
             return model
 
-        seed += self.seed
-        if isinstance(data, list):
-            shards, steps = data, len(data[0])
-        else:
-            shards = dealt(data, seed)
+        options = {"batch_size": batch_size, "seed": seed + self.seed}
+        shards, steps = data, len(data[0])
+        if not isinstance(data, list):
+            shards = dealt(data, options["seed"])
             steps = -(-len(shards[0][-1]) // batch_size)
         history = fda_tf.simulate(
-            build_once,
-            shards,
-            self._sync,
-            steps=epochs * steps,
-            batch_size=batch_size,
-            seed=seed,
+            build_once, shards, self._sync, steps=epochs * steps, **options
         )
         random.setstate(after[0])
-        self.histories.append(history)
+        self.syncs = len(history.syncs)
         return history.model
 
 
@@ -72,27 +79,25 @@ def dealt(data: tuple, seed: int) -> list[tuple]:
     n = len(data[-1])
     order = np.random.default_rng(seed).permutation(n)[: n - n % WORKERS]
     pieces = [np.sort(p) for p in np.array_split(order, WORKERS)]
-
-    def rows(piece):
-        return tf.nest.map_structure(lambda array: array[piece], data)
-
-    return [rows(piece) for piece in pieces]
+    return [
+        tf.nest.map_structure(lambda array, p=piece: array[p], data)
+        for piece in pieces
+    ]
 
 
 def simulate(name: str, ran: Ran, seed: int) -> tuple[list[np.ndarray], int]:
     """Returns the weights at the end, and the last fit's synchronisations."""
     twin = Twin(ran, seed)
     model = TWINS[name](twin, ran)
-    return model.get_weights(), len(twin.histories[-1].syncs)
+    return model.get_weights(), twin.syncs
 
 
-def _images(twin, ran):
-    return twin.fit(ran["build"], (ran["x"],), epochs=8)
+def _of(*names: str, **options: Any) -> Callable:
+    """Returns the twin of one fit of the script's arrays of these names."""
 
-
-def _labelled(epochs):
     def run(twin, ran):
-        return twin.fit(ran["build"], (ran["x"], ran["y"]), epochs)
+        data = tuple(ran[name] for name in names)
+        return twin.fit(ran["build"], data, **options)
 
     return run
 
@@ -141,10 +146,6 @@ def _imbalanced(twin, ran):
     return twin.fit(ran["build"], (x, y, weights), 10, batch_size=50)
 
 
-def _text_transformer(twin, ran):
-    return twin.fit(ran["build"], (ran["x"], ran["labels"]), 5, batch_size=40)
-
-
 def _fine_tuning(twin, ran):
     base, freeze = {}, ran["freeze"]
 
@@ -190,16 +191,16 @@ def _with(model, weights):
 
 
 TWINS = {
-    "vae": _images,
-    "dcgan": _images,
+    "vae": _of("x", epochs=8),
+    "dcgan": _of("x", epochs=8),
     "distillation": _distillation,
     "siamese": _siamese,
     "metric_learning": _metric_learning,
     "feature_space": _feature_space,
     "imbalanced": _imbalanced,
-    "text_transformer": _text_transformer,
+    "text_transformer": _of("x", "labels", epochs=5, batch_size=40),
     "fine_tuning": _fine_tuning,
-    "nested_logs": _labelled(6),
-    "own_loop": _labelled(6),
+    "nested_logs": _of("x", "y", epochs=6),
+    "own_loop": _of("x", "y", epochs=6),
     "lora": _lora,
 }

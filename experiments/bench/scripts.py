@@ -26,13 +26,8 @@ NAMES = (
     "feature_space", "imbalanced", "text_transformer", "fine_tuning",
     "nested_logs", "own_loop", "lora",
 )  # fmt: skip
-OURS = {
-    "fda_tf",
-    "fda",
-    "process_group",
-    "sync",
-    "trainer",
-}  # what a script adds
+# What a script adds.
+OURS = {"fda_tf", "fda", "process_group", "sync", "trainer"}
 COLUMNS = (
     "script", "lines", "of", "score alone", "score by two", "as alone",
     "synchronisations", "from the simulation",

@@ -108,10 +108,7 @@ def sgd_drift(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def row_errors(
-    vectors: dict[str, np.ndarray],
-    seeds: int,
-    depth: int = 5,
-    width: int = 250,
+    vectors: dict[str, np.ndarray], seeds: int, depth: int = 5, width: int = 250
 ) -> dict[str, np.ndarray]:
     """Returns the rows' relative errors of ||v||^2: [seeds, depth] by name."""
     tensors = {name: tf.constant(v) for name, v in vectors.items()}

@@ -19,15 +19,9 @@ linear (the task's theta, a check after each step) or
 linear:theta=auto:check_every=16; or it is gradients: those are averaged, in
 each step.
 
-The hosts share the machine's cores. So compute and waiting are told apart: each
-run measures local steps in the same processes, of all hosts at once and of one
-while the others rest; the medians over a task's runs count. `compute s` is what
-the run's steps would take if nothing were ever sent, `waiting s` the rest (the
-wire, the collectives' own work, the slowest host), and `s, a core each` is
-calculated: waiting as it was, and steps as fast as one host alone does them.
-`cable s` is what a cable needs for a host's bytes. `others` is the share of the
-cores that went to other work while the clock ran, with the kernel's own for the
-network.
+The hosts share the machine's cores, so compute and waiting are told apart by
+local steps that each run measures, of all hosts at once and of one while the
+others rest; README.md of this folder says what each column is.
 """
 
 import itertools

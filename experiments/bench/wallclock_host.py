@@ -13,8 +13,7 @@ import time
 import numpy as np
 
 import fda_tf
-from experiments import config, results, training
-from experiments.algorithms import ALGORITHMS
+from experiments import algorithms, config, results, training
 from experiments.bench import gradients, homes
 from experiments.bench.wallclock_counts import Meter, Spent, messages
 
@@ -45,8 +44,7 @@ class Trial:
         self.home = homes.cluster(process_group, model, shard, seed=seed)
         self.home.meter = self.meter
         epoch = self.home.source.epoch_steps(data.samples, count)
-        algorithm = ALGORITHMS[settings.algorithm].of_run(settings)
-        self.loop = homes.Loop(self.home, algorithm, epoch)
+        self.loop = homes.Loop(self.home, algorithms.of(settings), epoch)
 
     def _mean(self, gradient):
         self.meter.all_reduce("model", gradient)

@@ -12,19 +12,12 @@ from experiments import style
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A setting that both have run.
+    """A setting that both have run."""
 
-    Attributes:
-        algorithm: decides colour and marker.
-        text: names the setting.
-        ours: quantity -> its values over our seeds.
-        theirs: quantity -> the published value.
-    """
-
-    algorithm: str
-    text: str
-    ours: dict[str, Sequence[float]]
-    theirs: dict[str, float]
+    algorithm: str  # decides colour and marker
+    text: str  # names the setting
+    ours: dict[str, Sequence[float]]  # quantity -> its values over our seeds
+    theirs: dict[str, float]  # quantity -> the published value
 
     def ratios(self, what: str) -> np.ndarray:
         """Ours / theirs: (median, smallest, largest)."""

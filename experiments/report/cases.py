@@ -27,17 +27,11 @@ _PARAMETERS: Mapping[str, Callable[[float], str]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Runs that differ by their seeds only.
+    """Runs that differ by their seeds only."""
 
-    Attributes:
-        settings: of the first of them.
-        runs: by ascending seed.
-        text: name and parameters, unique among those with the same K.
-    """
-
-    settings: Settings
-    runs: Sequence[Run]
-    text: str
+    settings: Settings  # of the first of them
+    runs: Sequence[Run]  # by ascending seed
+    text: str  # name and parameters, unique among those with the same K
 
     @property
     def parameters(self) -> str:

@@ -1,11 +1,11 @@
 """The table of figures: what an experiment's runs can show.
 
 Each row of `FIGURES` makes figures of an experiment, or none when its runs do
-not have what they need: a summary CSV has no curves.
+not have what they need: a file of --summary has no curves.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,6 @@ Named = Iterator[tuple[str, Figure]]  # (end of the file's name, figure)
 Theirs = Mapping[tuple, tuple[int, int]]  # of `experiments.published`
 
 
-@dataclasses.dataclass(frozen=True)
-class Plot:
-    """A row of the table.
-
-    Attributes:
-        name: of its files.
-        caption: what a reader should know; whole sentences.
-        draw: (experiment, published runs) -> figures.
-    """
-
-    name: str
-    caption: str
-    draw: Callable[[Experiment, Theirs], Named]
-
-
 def title(experiment: Experiment) -> str:
     """What was trained, on whose data."""
     settings = experiment[0].settings
@@ -47,51 +32,34 @@ def title(experiment: Experiment) -> str:
     )
 
 
-def _accuracy(x: str) -> Callable[[Experiment, Theirs], Named]:
-    def draw(experiment: Experiment, _: Theirs) -> Named:
-        for workers, found in by_workers(experiment).items():
-            drawn = [case for case in found if case.typical.rows]
-            if not drawn:
-                continue
-            curves = [
-                picture.Curve(
-                    case.settings.algorithm, run.rows,
-                    case.text if run is case.typical else "",
-                    _place(case, drawn),
-                )
-                for case in drawn
-                for run in case.runs
-                if run.rows
-            ]  # fmt: skip
-            if any(len(curve.points()) for curve in curves):
-                yield (
-                    f"K{workers}",
-                    picture.accuracy(
-                        curves,
-                        found[0].settings.target_accuracy,
-                        f"Accuracy against {x}, K = {workers}",
-                        x,
-                    ),
-                )
-
-    return draw
+def _accuracy(x: str, experiment: Experiment) -> Named:
+    for workers, found in by_workers(experiment).items():
+        seen: list[str] = []
+        curves = []
+        for case in found:
+            algorithm = case.settings.algorithm
+            if case.typical.rows:
+                curves += [
+                    picture.Curve(
+                        algorithm, run.rows,
+                        case.text if run is case.typical else "",
+                        seen.count(algorithm),
+                    )
+                    for run in case.runs
+                    if run.rows
+                ]  # fmt: skip
+                seen.append(algorithm)
+        if any(len(curve.points()) for curve in curves):
+            target = found[0].settings.target_accuracy
+            name = f"Accuracy against {x}, K = {workers}"
+            yield f"K{workers}", picture.accuracy(curves, target, name, x)
 
 
-def _place(case: Case, among: list[Case]) -> int:
-    """Which of its algorithm's cases it is."""
-    own = case.settings.algorithm
-    return [c for c in among if c.settings.algorithm == own].index(case)
-
-
-def _clouds(experiment: Experiment, _: Theirs) -> Named:
+def _clouds(experiment: Experiment) -> Named:
     found: dict[str, list] = {}
     for case in experiment:
-        pairs = zip(
-            case.values("steps_to_target"),
-            case.values("bytes_to_target"),
-            strict=True,
-        )
-        pairs = [pair for pair in pairs if min(pair) > 0]
+        each = map(case.values, ("steps_to_target", "bytes_to_target"))
+        pairs = [pair for pair in zip(*each, strict=True) if min(pair) > 0]
         if pairs:
             found.setdefault(case.settings.algorithm, []).extend(pairs)
     if sum(map(len, found.values())) > 1:
@@ -99,109 +67,82 @@ def _clouds(experiment: Experiment, _: Theirs) -> Named:
         yield "", costs.clouds(points, "Cost of the target accuracy")
 
 
-_COSTS = {
-    "bytes_to_target": (
-        "Bytes",
-        "sent to the target, paper's formulas (log scale)",
-    ),
-    "steps_to_target": ("Steps", "in-parallel steps to the target (log scale)"),
+def _against(what: str, x: str, experiment: Experiment) -> Named:
+    """Bytes or steps along theta or K."""
+    lines: list[costs.Line] = []
+
+    def add(text: str, group: list[Case], xs: list[float], dash: int) -> None:
+        values = [case.values(what) for case in group]
+        each = [(np.median(v), min(v), max(v)) for v in values]
+        own = group[0].settings.algorithm
+        lines.append(costs.Line(own, text, xs, np.array(each, float), dash))
+
+    if x == "K":
+        for text, group in _groups(experiment, what, lambda case: case.text):
+            dash = [line.algorithm for line in lines].count(
+                group[0].settings.algorithm
+            )
+            if len(group) > 1:
+                add(text, group, [c.settings.workers for c in group], dash)
+    for i, found in enumerate(
+        by_workers(experiment).values() if x == "Θ" else ()
+    ):
+        # Of one K: level lines of what has no theta, then along theta.
+        for case in found:
+            theta = case.settings.theta
+            if case.median(what) and (theta is None or isinstance(theta, str)):
+                add(_text(case), [case], [np.nan], i)
+        for text, group in _groups(found, what, _along_theta):
+            if text and len(group) > 1:
+                add(text, group, [case.settings.theta for case in group], i)
+    if any(len(line.x) > 1 for line in lines):
+        name, label = what.split("_")[0].capitalize(), _LABELS[what]
+        x_label = {"K": "workers K"}.get(x, x) + " (log scale)"
+        yield "", costs.against(lines, x_label, label, f"{name} against {x}")
+
+
+def _text(case: Case) -> str:
+    return f"{case.text}, K = {case.settings.workers}"
+
+
+def _along_theta(case: Case) -> str:
+    """What cases have in common that differ by a theta with a logarithm."""
+    theta = case.settings.theta
+    if theta is None or isinstance(theta, str) or not 0 < theta < np.inf:
+        return ""
+    return _text(case).replace(f", {style.theta(theta)}", "")
+
+
+def _groups(
+    cases: Iterable[Case], what: str, text: Callable[[Case], str]
+) -> Iterable[tuple[str, list[Case]]]:
+    """Text -> the cases that have it, of those that reached the target."""
+    found: dict[str, list[Case]] = {}
+    for case in cases:
+        if case.median(what):
+            found.setdefault(text(case), []).append(case)
+    return found.items()
+
+
+_LABELS = {
+    "bytes_to_target": "sent to the target, paper's formulas (log scale)",
+    "steps_to_target": "in-parallel steps to the target (log scale)",
 }
 
 
-def _against_theta(what: str) -> Callable[[Experiment, Theirs], Named]:
-    def draw(experiment: Experiment, _: Theirs) -> Named:
-        groups = by_workers(experiment).values()
-        lines = [
-            line
-            for i, found in enumerate(groups)
-            for line in _theta_lines(found, what, i)
-        ]
-        if any(len(line.x) > 1 for line in lines):
-            yield "", _costs(lines, what, "Θ")
-
-    return draw
-
-
-def _theta_lines(found: list[Case], what: str, dash: int) -> list[costs.Line]:
-    """The cases of one K: along theta, or level if they have none."""
-    level, rows = [], {}
-    for case in found:
-        theta, workers = case.settings.theta, case.settings.workers
-        text = f"{case.text}, K = {workers}"
-        if not case.median(what):
-            continue
-        if theta is None or isinstance(theta, str):
-            cost = _spread([case], what)
-            level.append(
-                costs.Line(case.settings.algorithm, text, [np.nan], cost, dash)
-            )
-        elif 0 < theta < np.inf:
-            text = text.replace(f", {style.theta(theta)}", "")
-            rows.setdefault(text, []).append(case)
-    return level + [
-        costs.Line(
-            group[0].settings.algorithm, text,
-            [case.settings.theta for case in group],
-            _spread(group, what), dash,
-        )
-        for text, group in rows.items()
-        if len(group) > 1
-    ]  # fmt: skip
-
-
-def _against_workers(what: str) -> Callable[[Experiment, Theirs], Named]:
-    def draw(experiment: Experiment, _: Theirs) -> Named:
-        rows: dict[str, list[Case]] = {}
-        for case in experiment:
-            if case.median(what):
-                rows.setdefault(case.text, []).append(case)
-        lines, seen = [], []
-        for text, group in rows.items():
-            if len(group) > 1:
-                algorithm = group[0].settings.algorithm
-                lines.append(
-                    costs.Line(
-                        algorithm, text,
-                        [case.settings.workers for case in group],
-                        _spread(group, what), seen.count(algorithm),
-                    )
-                )  # fmt: skip
-                seen.append(algorithm)
-        if lines:
-            yield "", _costs(lines, what, "K")
-
-    return draw
-
-
-def _costs(lines: list[costs.Line], what: str, x: str) -> Figure:
-    name, label = _COSTS[what]
-    x_label = {"K": "workers K (log scale)"}.get(x, f"{x} (log scale)")
-    return costs.against(lines, x_label, label, f"{name} against {x}")
-
-
-def _spread(group: list[Case], what: str) -> np.ndarray:
-    values = [case.values(what) for case in group]
-    return np.array([(np.median(v), min(v), max(v)) for v in values], float)
-
-
-def _course(experiment: Experiment, _: Theirs) -> Named:
+def _course(experiment: Experiment) -> Named:
     for workers, found in by_workers(experiment).items():
         runs: dict[str, list[course.Course]] = {}
         for case in found:
             run, algorithm = case.typical, case.settings.algorithm
             if np.isfinite(run.variance).any():
-                runs.setdefault(algorithm, []).append(
-                    course.Course(
-                        algorithm, case.parameters, run.variance, run.theta,
-                        run.syncs,
-                    )
-                )  # fmt: skip
+                own = run.variance, run.theta, run.syncs
+                drawn = course.Course(algorithm, case.parameters, *own)
+                runs.setdefault(algorithm, []).append(drawn)
         for algorithm, group in runs.items():
-            name = style.LOOKS[algorithm].name
-            yield (
-                f"{algorithm}-K{workers}",
-                course.course(group, f"{name} over its steps, K = {workers}"),
-            )
+            name = f"{style.LOOKS[algorithm].name} over its steps"
+            figure = course.course(group, f"{name}, K = {workers}")
+            yield f"{algorithm}-K{workers}", figure
 
 
 def _beside(experiment: Experiment, theirs: Theirs) -> Named:
@@ -243,21 +184,26 @@ _SEEDS = (
 )
 _RANGE = "Medians over the seeds that reached the target, with their range."
 
+# Name of the files, caption, experiment -> figures.
 FIGURES = (
-    Plot("accuracy-bytes", _SEEDS, _accuracy("bytes")),
-    Plot("accuracy-steps", _SEEDS, _accuracy("steps")),
-    Plot(
+    ("accuracy-bytes", _SEEDS, functools.partial(_accuracy, "bytes")),
+    ("accuracy-steps", _SEEDS, functools.partial(_accuracy, "steps")),
+    (
         "clouds",
         "Each small marker is a run that reached the target, of all Θ, K and "
         "seeds; a large one is the geometric mean of its algorithm, and the "
         "shade holds three quarters of the density. Below and left is better.",
         _clouds,
     ),
-    Plot("bytes-theta", _RANGE, _against_theta("bytes_to_target")),
-    Plot("steps-theta", _RANGE, _against_theta("steps_to_target")),
-    Plot("bytes-workers", _RANGE, _against_workers("bytes_to_target")),
-    Plot("steps-workers", _RANGE, _against_workers("steps_to_target")),
-    Plot(
+    *(
+        (
+            f"{what}-{name}", _RANGE,
+            functools.partial(_against, f"{what}_to_target", x),
+        )
+        for x, name in (("Θ", "theta"), ("K", "workers"))
+        for what in ("bytes", "steps")
+    ),
+    (
         "course",
         "The monitor's estimate of the model variance after each step; models "
         "are averaged when it exceeds Θ (dashed). Each tick below is a "
@@ -265,12 +211,10 @@ FIGURES = (
         "closer near Θ: so it dips.",
         _course,
     ),
-    Plot(
-        "published",
-        "Markers are medians over our seeds, lines their range; the authors "
-        "published one run of each setting.",
-        _beside,
-    ),
+)  # fmt: skip
+_BESIDE = (
+    "Markers are medians over our seeds, lines their range; the authors "
+    "published one run of each setting."
 )
 
 
@@ -278,6 +222,10 @@ def draw(
     experiment: Experiment, theirs: Theirs
 ) -> Iterator[tuple[str, str, Any]]:
     """(name of its files, caption, figure) of all that can be drawn."""
-    for plot in FIGURES:
-        for end, figure in plot.draw(experiment, theirs):
-            yield "-".join(filter(None, [plot.name, end])), plot.caption, figure
+    beside_theirs = functools.partial(_beside, theirs=theirs)
+    for name, caption, make in (
+        *FIGURES,
+        ("published", _BESIDE, beside_theirs),
+    ):
+        for end, figure in make(experiment):
+            yield "-".join(filter(None, [name, end])), caption, figure

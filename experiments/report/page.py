@@ -18,19 +18,12 @@ from experiments import style
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A figure as the page shows it.
+    """A figure as the page shows it."""
 
-    Attributes:
-        name: unique on the page.
-        svg: of `svg`.
-        title: what it shows, for those who cannot see it.
-        caption: below it.
-    """
-
-    name: str
-    svg: str
-    title: str
-    caption: str
+    name: str  # unique on the page
+    svg: str  # of `svg`
+    title: str  # what it shows, for those who cannot see it
+    caption: str  # below it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +43,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """An experiment.
+    """An experiment."""
 
-    Attributes:
-        title: of the section.
-        lead: what it comes to, in a sentence or two.
-        facts: small print: batch size and the like.
-        tables: of its runs.
-        pictures: of its runs.
-    """
-
-    title: str
-    lead: str
-    facts: str
-    tables: Sequence[Table] = ()
-    pictures: Sequence[Picture] = ()
+    title: str  # of the section
+    lead: str  # what it comes to, in a sentence or two
+    facts: str  # small print: batch size and the like
+    tables: Sequence[Table] = ()  # of its runs
+    pictures: Sequence[Picture] = ()  # of its runs
 
 
 def svg(figure: Figure) -> str:

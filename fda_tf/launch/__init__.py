@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from absl import logging
 
 from fda_tf import validate
-from fda_tf.launch import _group, _output, _tether
+from fda_tf.launch import _group, _output
+from fda_tf.launch._tether import tethered as tethered
+from fda_tf.processes.environment import describes_job as describes_job
 
 PREEMPTION_SECONDS = 30.0  # from SIGTERM to being killed: time to save
 FIRST_PAUSE_SECONDS = 1.0  # before the first restart; each is twice as long
@@ -43,25 +44,6 @@ def free_ports(count: int) -> list[int]:
     finally:
         for s in sockets:
             s.close()
-
-
-def tethered(command: Sequence[str]) -> list[str]:
-    """Returns a command whose process ends when this one does.
-
-    On Linux the system then kills it, however this process ends. It does not
-    hear Ctrl-C: who starts it ends it.
-
-    Args:
-      command: the program and its arguments, to be run as a child.
-
-    Example:
-      >>> import subprocess
-      >>> subprocess.run(tethered(["true"])).returncode
-      0
-    """
-    # Isolated and without site: it starts in 20 ms, whatever is installed.
-    tether = [sys.executable, "-I", "-S", _tether.__file__]
-    return [*tether, str(os.getpid()), *command]
 
 
 def tf_configs(

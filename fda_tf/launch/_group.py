@@ -5,7 +5,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -76,11 +75,9 @@ class Group:
     ) -> None:
         """Starts the next worker."""
         worker = len(self._processes)
-        # Isolated and without site: it starts in 20 ms, whatever is installed.
-        tether = [sys.executable, "-I", "-S", _tether.__file__]
         piped = self._output.is_piped(worker)
         process = subprocess.Popen(
-            [*tether, str(os.getpid()), *command],
+            _tether.tethered(command),
             env=environment,
             stdout=subprocess.PIPE if piped else None,
             stderr=subprocess.STDOUT if piped else None,

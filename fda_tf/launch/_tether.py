@@ -11,8 +11,28 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """Returns a command whose process ends when this one does.
+
+    On Linux the system then kills it, however this process ends. It does not
+    hear Ctrl-C: who starts it ends it.
+
+    Args:
+      command: the program and its arguments, to be run as a child.
+
+    Example:
+      >>> import subprocess
+      >>> subprocess.run(tethered(["true"])).returncode
+      0
+    """
+    # Isolated and without site: it starts in 20 ms, whatever is installed.
+    tether = [sys.executable, "-I", "-S", __file__]
+    return [*tether, str(os.getpid()), *command]
 
 
 def main(launcher: int, command: list[str]) -> None:

@@ -72,7 +72,8 @@ def add(a, b, times=1):
 
 def test_a_function_is_called_in_each_process(monkeypatch):
     folder = pathlib.Path(__file__).parent
-    monkeypatch.setenv("PYTHONPATH", f"{folder}:{folder.parent}")
+    root = pathlib.Path(store.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{root}")
     assert processes.call(add, 1, 2, times=3) == [{"sum": 9, "job": False}]
     both = processes.call(add, 1, 2, workers=2)
     assert both == [{"sum": 3, "job": True}] * 2
