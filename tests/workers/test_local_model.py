@@ -12,6 +12,7 @@ import fda_tf
 from fda_tf.core import loop as training
 from fda_tf.data import sources
 from fda_tf.workers import simulated
+from fda_tf.workers.local_model import Worker
 
 
 @pytest.mark.parametrize("statistics", ["average", "local"])
@@ -200,7 +201,7 @@ def test_state_that_keras_does_not_list_is_each_workers_own():
     trainer.run(5)
     for k in range(3):
         model = build()
-        lone = simulated.Worker(model, source.spec())
+        lone = Worker(model, source.spec())
         for t in range(5):
             lone.step(source.batch(k, t))
         np.testing.assert_array_equal(
