@@ -24,7 +24,8 @@ MISTAKES = {
 def said(tmp_path_factory):
     """What mypy says of a user's file, and of it with mistakes added."""
     wrong = tmp_path_factory.mktemp("types") / "wrong.py"
-    wrong.write_text(USE.read_text() + "\n".join(MISTAKES.values()) + "\n")
+    mistakes = [f"    {mistake}\n" for mistake in MISTAKES.values()]
+    wrong.write_text(USE.read_text() + "".join(mistakes))
     found = subprocess.run(
         [sys.executable, "-m", "mypy", "--ignore-missing-imports"]
         + ["--follow-imports=silent", "--cache-dir", str(wrong.parent)]

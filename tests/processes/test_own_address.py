@@ -5,6 +5,7 @@ import sys
 
 import processes
 import pytest
+from address_job import answers
 
 from fda_tf import launch
 from fda_tf.processes import own_address
@@ -13,15 +14,6 @@ linux = pytest.mark.skipif(
     sys.platform != "linux", reason="socket filters are Linux's"
 )
 HERE = ("127.0.0.1", "127.0.0.3", "::1")
-
-
-def answers(host, port):
-    """Returns whether a connection is accepted; a dropped one times out."""
-    try:
-        socket.create_connection((host, port), timeout=0.5).close()
-    except TimeoutError:
-        return False
-    return True
 
 
 @pytest.fixture
