@@ -1,4 +1,4 @@
-"""Checks of settings that several modules share."""
+"""Argument validators that several modules share."""
 
 import math
 import numbers
@@ -10,10 +10,10 @@ def part(what: str, value: Any, known: Mapping[str, type], base: str) -> Any:
     """Returns the object given, or a new one of a name that is known.
 
     Args:
-      what: the object is.
+      what: kind of object, for messages.
       value: the object, or its name.
       known: name -> its class; all are subclasses of one.
-      base: where that one is.
+      base: import path of the base class.
 
     Raises:
       ValueError: for a name that is not known, and what is no such object.

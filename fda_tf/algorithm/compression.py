@@ -17,7 +17,7 @@ BLOCK = 256  # numbers that share a scale
 
 
 class Compression(Part, abc.ABC):
-    """The contract: `encode` here, `decode` there.
+    """Abstract base: `encode` on the sender, `decode` on the receivers.
 
     Attributes:
       summable: whether the sum of what is sent reads as the sum: an

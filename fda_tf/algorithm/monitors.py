@@ -25,7 +25,7 @@ from fda_tf.tensors.vectors import Vector
 
 
 class Monitor(Part, abc.ABC):
-    """The contract: state on a worker, estimate from the mean of the states.
+    """Abstract base: a state on each worker, an estimate from their mean.
 
     `state` runs on every worker, and what it returns is what travels. The
     rest reads the mean over the workers, which is the same on all of them;

@@ -1,4 +1,4 @@
-"""The optimizers inside others, and those that a model holds besides its own.
+"""Yogi, FedProx, the server's step; and the optimizers inside others.
 
 Every check that is made of an optimizer goes through `nested` or `held_by`,
 so a `LossScaleOptimizer`, a `FedProx`, a `MultiOptimizer` or a wrapper of the

@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
 
 class ThetaSchedule(Part, abc.ABC):
-    """The contract: theta at the start, after a step, at a synchronisation.
+    """Abstract base: theta at the start, after a step, at a synchronisation.
 
     `after_step`, `averaged` and, after it, `synchronised` run inside the
     compiled loop, on every worker alike.

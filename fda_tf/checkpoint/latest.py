@@ -226,7 +226,7 @@ def _check_finite(
 
 
 def _refuse_what_is_lost(checkpoint: Checkpoint, process_group: Any) -> None:
-    """Returns if there is nothing that a run would begin anew for.
+    """Raises if parts exist and no whole checkpoint, rather than start afresh.
 
     Workers that were killed while they wrote the very first checkpoint leave
     that of some workers, and none of others: nothing is lost then.

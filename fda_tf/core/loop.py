@@ -4,6 +4,17 @@ Every step of it reads like the paper's pseudocode:
 
     step locally -> project the drift -> mean over workers
       -> estimate > theta? -> synchronise
+
+Who calls whom, in one step of `run_steps`, which is compiled:
+
+    check.begin            with overlap: the state of the last step arrives
+    workers.step           a local step on each worker; in fit, Keras' own
+    check.end              states, their mean, its estimate against theta
+    sync.due               or is a synchronisation due by the clock?
+    exchange.mean            if so: the workers' mean, compressed and guarded
+    server.apply             the new w_0 of the old one and the mean
+    sync, schedule           the policy and theta learn from the round
+    workers.assign           every worker's model is w_0
 """
 
 import math
@@ -46,7 +57,7 @@ class Loop:
     it is given, and so is the loop of `model.fit`, too.
 
     Args:
-      workers: the K workers, in their home.
+      workers: the K workers, simulated or distributed.
       algorithm: what the method is.
       epoch: the steps of a global epoch, if known.
     """
@@ -84,7 +95,7 @@ class Loop:
         # By the paper's formulas, of all workers that there were.
         self._paper_states = _counter("paper_state_bytes")
         self._paper_models = _counter("paper_model_bytes")
-        # Which, when no drift is to blame, was not.
+        # Which stage produced a non-finite value when no drift did.
         self._state_is_finite = tf.Variable(True, trainable=False)
         self._server_is_finite = tf.Variable(True, trainable=False)
         self._schedule = thetas.get(sync.theta)

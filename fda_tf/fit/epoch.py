@@ -14,7 +14,7 @@ from fda_tf.processes.agreement import Barrier
 
 
 class Steps:
-    """Does executions: with data, or without when others have to hear.
+    """Runs training executions; without data it takes part in collectives only.
 
     Args:
       model: whose `stop_training` counts.

@@ -258,7 +258,7 @@ class Record:
         extra = {"syncs": syncs, "mb_sent": sent / 1e6}
         if isinstance(self._sync, VarianceThreshold):
             checked = (v for v in reversed(self.variance) if not np.isnan(v))
-            # Of one worker alone, it is 0.
+            # With one worker the variance is 0.
             none = np.nan if self.variance else 0.0
             extra["variance"] = next(checked, none)
             extra["theta"] = self._theta

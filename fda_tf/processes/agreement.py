@@ -192,7 +192,7 @@ class Barrier:
       process_group: the processes of the job.
 
     Attributes:
-      settled: whether all workers know of the error that ends this one.
+      settled: whether the error has been broadcast.
     """
 
     def __init__(self, process_group: Any):

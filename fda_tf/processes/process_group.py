@@ -398,7 +398,7 @@ def _find_job(port: int) -> tuple[dict[str, list[str]], str, int]:
 
 
 def _warn_of_strangers(process_group: ProcessGroup, closed: bool) -> None:
-    """Says once, on the chief, that anyone who gets in is obeyed."""
+    """Warns once, on the chief, that the port is unauthenticated."""
     where = "the address given" if closed else "all addresses of the machine"
     hosts = [environment.split_address(a)[0] for a in process_group.addresses]
     if process_group.is_chief and not all(map(environment.is_local, hosts)):

@@ -1,4 +1,4 @@
-"""The contract of the workers' two homes: one process, or a cluster."""
+"""Abstract base of the simulated and the distributed backend."""
 
 import abc
 import contextlib
