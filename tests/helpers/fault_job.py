@@ -71,9 +71,9 @@ class Job:
         mine = first and self.task == settings["worker"]
         self.fault = settings["fault"] if mine else None
         if self.fault == "joining":
-            fda_tf.processes.process_group._strategy = lambda *_: AT_A_STEP[
-                "kill"
-            ]()
+            from fda_tf.processes import process_group
+
+            process_group._strategy = lambda *_: AT_A_STEP["kill"]()
         self.process_group = fda_tf.connect(settings["start_timeout"])
         self.progress = (folder / f"steps-{self.task}").open("a")
 

@@ -123,7 +123,7 @@ def test_a_worker_killed_while_the_others_join_it(tmp_path):
     "fault, words",
     [
         ("model", "optimizer: .*SGD.* against .*Adam"),
-        ("theta", r"sync: .*theta=0\.5,.* against .*theta=0\.05"),
+        ("theta", r"sync.theta: 0\.5 against 0\.05"),
         ("version", r"fda_tf: 9\.9 against 0"),
     ],
 )
