@@ -1,10 +1,26 @@
 """The front page: what `fda_tf` offers, documents and imports."""
 
+import importlib
 import inspect
+import re
 
+import processes
 import pytest
 
 import fda_tf
+
+TEXTS = [
+    path
+    for folder, ending in (
+        ("fda_tf", "**/*.py"),
+        (".", "README.md"),
+        (".", "CONTRIBUTING.md"),
+        ("docs", "**/*.md"),
+        ("experiments", "**/*.md"),
+        ("experiments/notebooks", "*.ipynb"),
+    )
+    for path in sorted((processes.ROOT / folder).glob(ending))
+]
 
 
 def test_all_is_what_there_is():
@@ -34,3 +50,18 @@ def test_signatures_show_all_options_and_know_no_others(function):
     assert all(p.kind is not p.VAR_KEYWORD for p in shown.values())
     with pytest.raises(TypeError, match="unexpected keyword .*'thta'"):
         function(None, None, steps=1, thta=1.0)
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda p: p.name)
+def test_what_texts_name_is_there(path):
+    """Docstrings, messages and pages: what they say to write works."""
+    found = re.findall(r"\bfda_tf((?:\.[A-Za-z_]\w*)+)", path.read_text())
+    for dotted in found:
+        thing = fda_tf
+        for name in dotted[1:].split("."):
+            if not hasattr(thing, name):
+                try:  # a module that nobody has loaded yet
+                    importlib.import_module(f"{thing.__name__}.{name}")
+                except (ImportError, AttributeError):
+                    pytest.fail(f"{path} names fda_tf{dotted}")
+            thing = getattr(thing, name)

@@ -320,4 +320,6 @@ def get(monitor: str | Monitor) -> Monitor:
       >>> get("naive")
       NaiveMonitor()
     """
-    return validate.part("monitor", monitor, MONITORS, "fda_tf.Monitor")
+    return validate.part(
+        "monitor", monitor, MONITORS, "fda_tf.monitors.Monitor"
+    )

@@ -219,7 +219,7 @@ class VarianceThreshold(Policy):
         synchronises. Or what sets it: "auto", a `fda_tf.thetas.ThetaSchedule`,
         a `keras.optimizers.schedules.LearningRateSchedule` of the step, or a
         name in `fda_tf.thetas.RULES`.
-      monitor: a name in `fda_tf.MONITORS`, or a `Monitor`.
+      monitor: a name in `fda_tf.monitors.MONITORS`, or a `Monitor`.
       max_interval: the longest interval without a synchronisation: steps, an
         `Every`, or None for no such limit.
       check_every: from one check to the next: steps, an `Every`, or

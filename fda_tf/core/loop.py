@@ -154,7 +154,7 @@ class Loop:
         """Runs up to `steps` in-parallel steps; for use in graphs.
 
         Stops after a step whose drift is not finite, and when a worker has
-        called for a meeting.
+        raised the stop flag.
 
         Args:
           steps: int32 scalar.

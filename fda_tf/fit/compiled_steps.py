@@ -115,7 +115,7 @@ def make(
       train_function: Keras' own.
       spec: of the batches.
       steps: of an epoch, if all workers know.
-      meetings: of this fit.
+      barrier: of this fit.
     """
     made, made_for = callback.made, (train_function, spec, steps)
     own = made is not None and made.owner() is callback
@@ -184,10 +184,10 @@ def take_chiefs(trainer: Trainer) -> list[Group]:
     Returns:
       What was sent.
     """
-    worker, home = trainer.worker, trainer.workers
-    unlike = home.unlike(worker.frozen)
+    worker, workers = trainer.worker, trainer.workers
+    unlike = workers.unlike(worker.frozen)
     sent = [worker.weights, worker.statistics, *unlike]
-    home.take_chiefs(sent)
+    workers.take_chiefs(sent)
     trainer.loop.restart()
     return sent
 
@@ -237,7 +237,7 @@ class ExecutionResult(NamedTuple):
     thetas: np.ndarray  # [steps]
     causes: np.ndarray  # [steps]: places in CAUSES
     finite: bool
-    called: bool  # whether a worker has called for a meeting
+    called: bool  # whether a stop flag is raised
     sent: tuple[int, int]  # synchronisations and bytes, in all
     theta: float  # as it is now
 

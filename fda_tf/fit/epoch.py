@@ -19,7 +19,7 @@ class Steps:
     Args:
       model: whose `stop_training` counts.
       made: what to train with.
-      meetings: of the fit.
+      barrier: of the fit.
       progress: of the fit.
       record: of the fit.
       resuming: of the fit.

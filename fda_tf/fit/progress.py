@@ -2,7 +2,7 @@
 
 import dataclasses
 
-ENDLESS = 2**31 - 1  # steps, where only a meeting ends an epoch
+ENDLESS = 2**31 - 1  # steps, where only a barrier ends an epoch
 
 
 @dataclasses.dataclass

@@ -3,7 +3,7 @@
 Keras calls `model.train_function` for each execution; while `fit` runs, ours
 is in its place: the same loop as everywhere, over the batches of Keras' own
 iterator. What the workers have to agree on besides (how long an epoch is, an
-end, an error) they settle at meetings, to which all of them come. Who needs
+end, an error) they settle at barriers, where all of them come. Who needs
 one within an epoch says so by the float that rides on each exchange, and goes
 on with its model as it is, without data, until all have heard.
 

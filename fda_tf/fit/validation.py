@@ -28,7 +28,7 @@ class Validation:
 
     Args:
       how: "shared" or "whole".
-      meetings: of the fit.
+      barrier: of the fit.
 
     Attributes:
       running: whether fit itself is evaluating.

@@ -65,7 +65,7 @@ def agree_on(
     """Returns when all workers have equal settings.
 
     Args:
-      process_group: a `fda_tf.ProcessGroup`.
+      process_group: a `ProcessGroup`.
       settings: ours, by name, as `describe` gives them.
       advice: what to do about one that differs, a sentence.
 
@@ -182,11 +182,12 @@ def _config(thing: Any) -> Any:
 
 
 def without_addresses(words: str) -> str:
+    """Returns a text without the addresses of objects in memory."""
     return _ADDRESS.sub("", words)
 
 
 class Barrier:
-    """What workers tell each other; all of them come to each meeting.
+    """Where the workers of a fit wait for each other, and tell what they know.
 
     Args:
       process_group: the processes of the job.
@@ -203,12 +204,12 @@ class Barrier:
         """Returns what every worker has to say.
 
         Args:
-          place: where in `fit` the workers meet.
+          place: where in `fit` this is.
           **news: ours, as JSON can hold it.
 
         Raises:
           RuntimeError: on all other workers, when one came with an error; on
-            all, when they came to different meetings.
+            all, when they are at different places.
         """
         everyone = self.process_group.gather_json({"place": place} | news)
         places = [other.get("place") for other in everyone]
@@ -232,7 +233,7 @@ class Barrier:
     def gather_equal(
         self, place: str, settings: Mapping[str, Any], **news: Any
     ) -> list[dict[str, Any]]:
-        """Meets; what the settings are must be the same on all workers.
+        """Gathers; the settings must be the same on all workers.
 
         Raises:
           ValueError: on every worker, for a setting that differs.
@@ -253,6 +254,6 @@ class Barrier:
         return everyone
 
     def tell(self, error: BaseException) -> None:
-        """Comes to the others' next meeting with an error, which ends them."""
+        """Brings an error to the others' next barrier, which ends them."""
         self.settled = True
         tell(self.process_group, error)

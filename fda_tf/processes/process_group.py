@@ -315,7 +315,7 @@ def connect(
         with rendezvous.listen(addresses[index]) as listener:  # is it free?
             host, own_port = listener.getsockname()[:2]
         environment.bypass_proxy(addresses, os.environ)
-        # What can fail here comes first: from the meeting on others wait.
+        # What can fail here comes first: from the rendezvous on others wait.
         tf_internals.configure_heartbeat(cluster)
         _take_own_gpu(addresses, index)
         rendezvous.meet(addresses, index, start_timeout)

@@ -82,7 +82,7 @@ def simulate(
         the one before was stopped, and SIGTERM stops it in good order.
 
     Returns:
-      A `fda_tf.History`, whose `model` has the final average.
+      A `History`, whose `model` has the final average.
 
     Raises:
       ValueError: for settings or data that cannot work, before training.
@@ -134,14 +134,14 @@ def simulate(
             "clients_per_round= needs shards of arrays, where each worker has "
             "its own place; tf.data.Datasets are dealt in turn to all."
         )
-    home = Simulation(
+    simulated = Simulation(
         build,
         source,
         len(shards),
         rounds=Round(len(shards), clients_per_round, straggler_rate, seed),
         shares=sources.shares(source.sizes) if weighting == "samples" else None,
     )
-    local = algorithm.statistics == "local" and home.has_statistics
+    local = algorithm.statistics == "local" and simulated.has_statistics
     if clients_per_round is not None and local:
         raise ValueError(
             'clients_per_round= with statistics="local": when a round ends, '
@@ -149,4 +149,4 @@ def simulate(
             "for the next one, who may not have trained. Give "
             'statistics="average".'
         )
-    return recorder.run(home, algorithm, settings, source.samples)
+    return recorder.run(simulated, algorithm, settings, source.samples)

@@ -72,7 +72,7 @@ def train(
         the one before was stopped, and SIGTERM stops it in good order.
 
     Returns:
-      A `fda_tf.History`, whose `model` has the final average.
+      A `History`, whose `model` has the final average.
 
     Raises:
       ValueError: on every worker, before training, for settings, models or
@@ -129,5 +129,5 @@ def train(
         shares = None
         if weighting == "samples":
             shares = sources.shares(samples)
-        home = Cluster(worker, source, process_group, shares)
-        return recorder.run(home, algorithm, settings, total)
+        cluster = Cluster(worker, source, process_group, shares)
+        return recorder.run(cluster, algorithm, settings, total)

@@ -16,7 +16,7 @@ from fda_tf.workers.local_model import Snapshot, Worker
 class Workers(abc.ABC):
     """K workers, wherever they are; the loop knows nothing else of them.
 
-    All that a home has to give: a local step on every worker, the mean of a
+    All that a backend has to give: a local step on every worker, the mean of a
     small or large tensor over the workers, and a way to set every worker's
     model. `step`, `mean` and `assign` run inside the compiled loop.
 
@@ -165,7 +165,7 @@ class Workers(abc.ABC):
         """Returns `of(their snapshot)` of all K workers, stacked; eager."""
 
     def stop_flag_is_raised(self) -> tf.Tensor:
-        """Returns whether a worker has called for a meeting; in graphs."""
+        """Returns whether any worker has raised the stop flag; in graphs."""
         return self.stop_flag > 0
 
     @property
@@ -201,11 +201,11 @@ class Workers(abc.ABC):
         return bool(self.worker.statistics.variables)
 
     def raise_stop_flag(self) -> None:
-        """Asks all workers to leave the loop at the next exchange."""
+        """Lets all workers leave the loop at the next exchange."""
         self.stop_flag.assign(1.0)
 
     def lower_stop_flag(self) -> None:
-        """Forgets the call; every worker does, when all have met."""
+        """Lowers the stop flag; every worker does, at the barrier."""
         self.stop_flag.assign(0.0)
 
     def variables(self) -> dict[str, list[tf.Variable]]:
@@ -248,7 +248,7 @@ class Workers(abc.ABC):
         return False
 
     def count_exchange(self, kind: str, tensors: Sequence[tf.Tensor]) -> None:
-        """Counts an all-reduce, and the call that rides on it, one float."""
+        """Counts an all-reduce, and the stop flag on it, one float."""
         self.meter.all_reduce(kind, tensors)
         if kind != "eval":
             self.meter.all_reduce("call", [tf.zeros([])])

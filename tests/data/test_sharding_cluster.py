@@ -1,6 +1,5 @@
 """What two real workers make of the data that they are given."""
 
-import json
 import re
 
 import numpy as np
@@ -16,11 +15,9 @@ from fda_tf.data import arrays
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory):
     """Returns what each of two workers did."""
-    folder = tmp_path_factory.mktemp("shard")
-    results = processes.run_cluster("shard_job.py", [str(folder)], 2, 240)
-    for code, output in results:
-        assert code == 0, output[-3000:]
-    return [json.loads((folder / f"{k}.json").read_text()) for k in range(2)]
+    return processes.reports(
+        "shard_job.py", tmp_path_factory.mktemp("shard"), 2, seconds=240
+    )
 
 
 def simulated(build, data, steps):

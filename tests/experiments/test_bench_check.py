@@ -22,21 +22,12 @@ from experiments.bench import (
     sketch,
 )
 
+WITH_EXAMPLES = (
+    check, costs, estimate, exchange, fits, measured, netlab, overhead, sketch,
+)  # fmt: skip
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        check,
-        costs,
-        estimate,
-        exchange,
-        fits,
-        measured,
-        netlab,
-        overhead,
-        sketch,
-    ],
-)
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
 def test_examples(module):
     assert doctest.testmod(module).failed == 0
 

@@ -1,7 +1,6 @@
 """`model.fit` on clusters of real processes, against known answers."""
 
 import functools
-import json
 import re
 
 import fit_cases
@@ -26,14 +25,9 @@ def cluster(tmp_path_factory):
     @functools.cache
     def run(workers):
         folder = tmp_path_factory.mktemp("fit")
-        results = processes.run_cluster(
-            "fit_job.py", [str(folder)], workers, seconds=480
+        return processes.by_name(
+            processes.reports("fit_job.py", folder, workers)
         )
-        for code, output in results:
-            assert code == 0, output[-3000:]
-        files = [folder / f"{k}.json" for k in range(workers)]
-        reports = [json.loads(file.read_text()) for file in files]
-        return {name: [r[name] for r in reports] for name in reports[0]}
 
     return run
 

@@ -1,6 +1,5 @@
 """Whatever model stock `fit` takes trains alone, on two, and simulated."""
 
-import json
 import re
 
 import keras
@@ -21,11 +20,7 @@ MANY = tf.data.Dataset.from_tensor_slices((X, Y)).batch(20)
 def pair(tmp_path_factory):
     """name -> what each of two workers did."""
     folder = tmp_path_factory.mktemp("kinds")
-    results = processes.run_cluster("kinds_job.py", [str(folder)], 2, 480)
-    for code, output in results:
-        assert code == 0, output[-3000:]
-    both = [json.loads((folder / f"{k}.json").read_text()) for k in range(2)]
-    return {name: [worker[name] for worker in both] for name in both[0]}
+    return processes.by_name(processes.reports("kinds_job.py", folder, 2))
 
 
 @pytest.mark.parametrize("name", kinds.CASES)

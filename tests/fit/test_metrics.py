@@ -26,14 +26,9 @@ def cluster(tmp_path_factory):
     @functools.cache
     def run(what):
         folder = tmp_path_factory.mktemp("metrics")
-        results = processes.run_cluster(
-            "metrics_job.py", [str(folder), what], 2, seconds=300
+        return processes.by_name(
+            processes.reports("metrics_job.py", folder, 2, what, seconds=300)
         )
-        for code, output in results:
-            assert code == 0, output[-3000:]
-        files = [folder / f"{k}.json" for k in range(2)]
-        reports = [json.loads(file.read_text()) for file in files]
-        return {name: [r[name] for r in reports] for name in reports[0]}
 
     return run
 

@@ -57,6 +57,24 @@ def run_cluster(script, arguments, workers, seconds):
     return run_workers(script, arguments, extras, seconds)
 
 
+def reports(script, folder, workers, *arguments, seconds=480):
+    """Returns what each worker of a new cluster did, as its JSON file has it.
+
+    Args:
+      script: takes the folder and the arguments; worker k writes k.json there.
+    """
+    given = [str(folder), *arguments]
+    for code, output in run_cluster(script, given, workers, seconds):
+        assert code == 0, output[-3000:]
+    files = [folder / f"{k}.json" for k in range(workers)]
+    return [json.loads(file.read_text()) for file in files]
+
+
+def by_name(reports):
+    """Returns name -> what each worker did, of reports that have the names."""
+    return {name: [r[name] for r in reports] for name in reports[0]}
+
+
 def run_resume_job(folder, names, workers=2, seconds=480):
     """Runs what is named; returns what each worker did, and what it said."""
     results = run_cluster(

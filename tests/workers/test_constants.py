@@ -1,7 +1,6 @@
 """What models hold beside variables, and what callbacks do to them in fit."""
 
 import copy
-import json
 
 import held_cases
 import keras
@@ -21,11 +20,7 @@ from fda_tf.workers import simulated
 def done(tmp_path_factory):
     """Returns name -> what each of two workers did."""
     folder = tmp_path_factory.mktemp("held")
-    results = processes.run_cluster("held_job.py", [str(folder)], 2, 480)
-    for code, output in results:
-        assert code == 0, output[-3000:]
-    reports = [json.loads((folder / f"{k}.json").read_text()) for k in (0, 1)]
-    return {name: [r[name] for r in reports] for name in reports[0]}
+    return processes.by_name(processes.reports("held_job.py", folder, 2))
 
 
 def right(done, name):

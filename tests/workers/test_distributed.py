@@ -44,15 +44,7 @@ UNLIKE = {
 def cluster(request, tmp_path_factory):
     """What every worker of a cluster of 2 or 4 processes did, by case."""
     folder = tmp_path_factory.mktemp("cluster")
-    results = processes.run_cluster(
-        "cluster_job.py", [str(folder)], request.param, seconds=480
-    )
-    for code, output in results:
-        assert code == 0, output[-3000:]
-    return [
-        json.loads((folder / f"{k}.json").read_text())
-        for k in range(request.param)
-    ]
+    return processes.reports("cluster_job.py", folder, request.param)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,7 +1,5 @@
 """What is averaged of a model, and what is not: each variable's group."""
 
-import json
-
 import groups_cases as cases
 import groups_job
 import keras
@@ -26,11 +24,7 @@ NEVER = fda_tf.Every(steps=10**6)
 def cluster(tmp_path_factory):
     """Returns name -> what each of two processes did."""
     folder = tmp_path_factory.mktemp("groups")
-    results = processes.run_cluster("groups_job.py", [str(folder)], 2, 480)
-    for code, output in results:
-        assert code == 0, output[-3000:]
-    reports = [json.loads((folder / f"{k}.json").read_text()) for k in (0, 1)]
-    return {name: [r[name] for r in reports] for name in reports[0]}
+    return processes.by_name(processes.reports("groups_job.py", folder, 2))
 
 
 def case(cluster, name):
