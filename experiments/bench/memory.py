@@ -188,6 +188,11 @@ def slope(small: dict, large: dict, what: str) -> float:
 
 def main(options) -> None:
     """Measures all cases, plain first, then prints them."""
+    if options.parameters <= options.small:
+        raise ValueError(
+            f"--parameters={options.parameters:g} --small={options.small:g}: "
+            "expected --parameters above --small, as a slope is measured."
+        )
     wanted = measured.chosen("only", options.only, CASES)
     rows, plain = [], None
     for case in dict.fromkeys([CASES[0], *wanted]):
